@@ -1,0 +1,102 @@
+"""Mini-batches from what people have: tensors, a Dataset or a DataLoader, with or without labels in it."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from helpers.predictors import require_finite
+
+
+class Shuffled:
+    """Batches of one or more tensors [N, ...], in an order drawn afresh each time they are gone through.
+
+    Each batch is a tuple with `batch_size` rows of every tensor; the last batch may be smaller.
+    """
+
+    def __init__(self, *tensors: Tensor, batch_size: int):
+        self.tensors, self.batch_size = tensors, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.tensors[0]) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        order = torch.randperm(len(self.tensors[0]))
+        for rows in order.split(self.batch_size):
+            yield tuple(tensor[rows.to(tensor.device)] for tensor in self.tensors)
+
+
+class Unlabelled:
+    """The inputs [n, ...] in each of some `batches`; labels that come with them are ignored.
+
+    Raises
+    ------
+    TypeError : at a batch in which it is not plain what the inputs are.
+    ValueError : at a batch that is empty, or holds NaN or infinity.
+    """
+
+    def __init__(self, batches: Iterable[Any]):
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches:
+            x = inputs_of(batch)
+            require_finite(x)
+            yield x
+
+
+def unlabelled(inputs: Tensor | Dataset | DataLoader, batch_size: int) -> Unlabelled:
+    """Batches of inputs from a tensor [N, ...], a Dataset (both shuffled), or a DataLoader (as it comes).
+
+    Raises
+    ------
+    ValueError : if there are no examples, or a tensor holds NaN or infinity.
+    TypeError : if `inputs` is nothing of these, or a tensor with one number per example (labels, most likely).
+    """
+    if isinstance(inputs, Tensor):
+        if looks_like_labels(inputs):
+            raise TypeError(f"a tensor of shape {list(inputs.shape)} looks like labels; distillation takes inputs [N, ...]")
+        require_finite(inputs)
+        return Unlabelled(Shuffled(inputs, batch_size=batch_size))
+    if not isinstance(inputs, Dataset | DataLoader):
+        raise TypeError(f"expected a tensor [N, ...], a Dataset or a DataLoader of inputs, not {type(inputs).__name__}")
+    if hasattr(inputs, "__len__") and not isinstance(inputs, DataLoader) and len(inputs) == 0:
+        raise ValueError("the data set is empty")
+    loader = inputs if isinstance(inputs, DataLoader) else DataLoader(inputs, batch_size, shuffle=hasattr(inputs, "__len__"))
+    return Unlabelled(loader)
+
+
+def inputs_of(batch: Any) -> Tensor:
+    """The inputs in a batch from a loader: a tensor [n, ...], or the first of a pair (inputs, labels).
+
+    Raises
+    ------
+    TypeError : for anything else; what might be a label is never taken for an input.
+    """
+    if isinstance(batch, list | tuple) and len(batch) == 1:
+        batch = batch[0]
+    if isinstance(batch, list | tuple) and len(batch) == 2 and looks_like_labels(batch[1]):
+        batch = batch[0]
+    if isinstance(batch, Tensor) and not looks_like_labels(batch):
+        return batch
+    raise TypeError(
+        f"cannot tell the inputs in a batch of {shape_of(batch)}: expected a tensor [n, ...], or a pair of inputs [n, ...] "
+        "and labels [n], which are ignored. Let the loader yield inputs alone."
+    )
+
+
+def looks_like_labels(part: Any) -> bool:
+    """Whether `part` has one number per example, as class labels and scalar targets do and inputs do not."""
+    return isinstance(part, Tensor) and part.ndim <= 1
+
+
+def shape_of(batch: Any) -> str:
+    """What a batch looks like, for a message."""
+    if isinstance(batch, list | tuple):
+        return f"({', '.join(map(shape_of, batch))})"
+    return str(list(batch.shape)) if isinstance(batch, Tensor) else type(batch).__name__

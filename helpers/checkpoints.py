@@ -1,0 +1,78 @@
+"""Files that an interrupted run continues from: written whole or not at all, loaded without executing code."""
+
+import os
+import pickle
+import zlib
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMAT = 1
+
+
+def save(path: Path, settings: dict, state: dict) -> None:
+    """Write `state` and the `settings` it belongs to, so that `path` holds the old file or the new one, never half.
+
+    Raises
+    ------
+    OSError : if the file cannot be written (no such folder, no permission, full disk); the old one is intact.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, "settings": settings, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # PyTorch's zip writer reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"cannot write the checkpoint {path}: {error}") from error
+
+
+def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | None:
+    """The state saved at `path`, its tensors on `device`, or ``None`` if there is no such file.
+
+    Raises
+    ------
+    ValueError : if the file is damaged or no checkpoint, or was written under other `settings`.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["format"] != FORMAT:
+            raise ValueError(f"its format is {state['format']}, this version reads {FORMAT}")
+        saved = state["settings"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint that can be read ({reason}); delete it to start afresh") from error
+    if different := [key for key in saved | settings if saved.get(key) != settings.get(key)]:
+        lines = [f"  {key}: {saved.get(key)!r} there, {settings.get(key)!r} here" for key in different]
+        raise ValueError(
+            "\n".join([f"the checkpoint {path} belongs to another configuration:", *lines])
+            + "\nUse the same settings to continue that run, or another path to start a new one."
+        )
+    return state
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> int:
+    """A checksum of shapes and values: equal for equal tensors, and almost surely different otherwise."""
+    total = 0
+    for tensor in tensors:
+        total = zlib.crc32(repr((tensor.dtype, tuple(tensor.shape))).encode(), total)
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        total = zlib.crc32(flat.view(torch.uint8).numpy() if flat.numel() else b"", total)
+    return total
+
+
+def describe(function: Callable | None) -> str:
+    """A function's name and bound arguments, the same in every process (unlike its repr, which has an address)."""
+    if isinstance(function, partial):
+        bound = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
+        return f"{describe(function.func)}({', '.join(bound)})"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"

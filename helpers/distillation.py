@@ -1,0 +1,150 @@
+"""Algorithm 2: dropout distillation (Rota Bulò et al. 2016, section 4)."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from helpers import bregman, checkpoints, gates
+from helpers.batches import unlabelled
+from helpers.predictors import Output, device_of, require_positive, softmax
+from helpers.sgd import LearningRate, descend
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def distill(
+    teacher: nn.Module,
+    inputs: Tensor | Dataset | DataLoader,
+    *,
+    student: nn.Module | None = None,
+    loss: Loss = bregman.kl,
+    epochs: int = 30,
+    lr: LearningRate = 1e-3,
+    batch_size: int = 64,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    perturb: Callable[[Tensor], Tensor] | None = None,
+    samples: int = 1,
+    output: Output = softmax,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> nn.Module:
+    """Turn a dropout network into one that predicts like the average of its ensemble at the price of one pass.
+
+    In each step every example x meets one randomly gated teacher f_{Θ*,σ}, and the deterministic student q_Ω is
+    moved to lower ℓ(f_{Θ*,σ}(x), q_Ω(x)). For a Bregman divergence ℓ this descends ℓ(E_σ f_{Θ*,σ}(x), q_Ω(x)), the
+    distance to the ideal predictor (Theorem 1), which never has to be computed.
+
+    The teacher samples its gates and nothing else: its BatchNorm and the like stay in eval mode, its parameters and
+    buffers do not change, and its modes are put back at the end.
+
+    Parameters
+    ----------
+    teacher : any network with dropout in it, returning logits [N, K].
+    inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. If it yields pairs
+        (inputs, labels), the labels are ignored.
+    student : network to train, in place; it must return [N, K] and hold no active dropout (`gates.remove`). It runs
+        in the mode in which it comes: in training mode its BatchNorm learns, in eval mode it is frozen. Default:
+        a copy of the teacher with its dropout removed, in eval mode.
+    loss : ℓ(y [n, K], ŷ [n, K]) -> [n], of the teacher's and the student's predictions.
+    epochs : times that every example is seen.
+    lr : learning rate: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}. The
+        paper starts from the last rate that the teacher was trained with.
+    batch_size : m in Algorithm 2; a DataLoader has its own.
+    momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Ω‖².
+    perturb : from a batch [n, ...] to a batch of the same shape, called in each step; teacher and student both see
+        what it returns (for example `datasets.drop_pixels`).
+    samples : gated teachers per example and step, averaged before the loss is taken.
+    output : from what the networks return to the predictions that are compared.
+    device : where to compute. Default: where the teacher is.
+    seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
+    progress : whether to show a progress bar with loss and learning rate.
+    checkpoint : file to write after each epoch. If it exists, distillation continues from it, to the same weights.
+
+    Returns
+    -------
+    The student, in eval mode.
+
+    Raises
+    ------
+    ValueError : if the teacher has no dropout or the student has some; if their outputs differ in shape; if there are
+        no examples, or one holds NaN or infinity; if a checkpoint is damaged or belongs to another run.
+    TypeError : if it is not plain what the inputs in a batch are.
+    FloatingPointError : if the loss diverges.
+
+    Examples
+    --------
+    >>> student = distill(model, images)
+    >>> probabilities = student(new_images).softmax(-1)
+    """
+    gates.require_stochastic_layers(teacher)
+    require_finite_weights(teacher)
+    require_positive(samples)
+    batches = unlabelled(inputs, batch_size)
+    device = device_of(teacher) if device is None else torch.device(device)
+    if device != device_of(teacher):
+        teacher = copy.deepcopy(teacher).to(device)
+    if student is None:
+        student = gates.remove(copy.deepcopy(teacher)).eval().requires_grad_()
+    elif stochastic := list(gates.stochastic_layers(student)):
+        raise ValueError(f"the student drops units itself, in {stochastic}; call gates.remove(student) first")
+    student.to(device)
+    for layer in student.modules():
+        if isinstance(layer, nn.RNNBase):
+            layer.train()  # without dropout its mode makes no difference, but cuDNN has no backward pass in eval mode
+
+    divergence = loss_of_logits(loss, output)
+
+    def objective(x: Tensor) -> Tensor:
+        x = x.to(device)
+        if perturb is not None:
+            x = perturb(x)
+        with torch.no_grad():
+            f = sum(output(teacher(x)) for _ in range(samples)) / samples
+        q = student(x)
+        if q.shape != f.shape:
+            raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")
+        return divergence(f, q).mean()
+
+    with gates.sampling(teacher):
+        descend(
+            student,
+            batches,
+            objective,
+            epochs=epochs,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            seed=seed,
+            device=device,
+            title="distilling",
+            progress=progress,
+            checkpoint=checkpoint,
+            settings=lambda: {
+                "batch_size": batch_size,
+                "perturb": checkpoints.describe(perturb),
+                "loss": checkpoints.describe(loss),
+                "samples": samples,
+                "teacher": checkpoints.fingerprint(teacher.state_dict().values()),
+                "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else type(inputs).__name__,
+            },
+        )
+    return student.eval()
+
+
+def loss_of_logits(loss: Loss, output: Output) -> Loss:
+    """(f [n, K], logits [n, K]) -> ℓ(f, output(logits)) [n], by way of log-softmax where the loss offers that."""
+    if output is softmax and hasattr(loss, "with_logits"):
+        return loss.with_logits
+    return lambda f, logits: loss(f, output(logits))
+
+
+def require_finite_weights(model: nn.Module) -> None:
+    if bad := [name for name, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise ValueError(f"the teacher's {bad[0]!r} holds NaN or infinity; it has diverged in training")

@@ -1,0 +1,264 @@
+"""Gates: the Bernoulli variables σ that keep or drop a part of a network (Rota Bulò et al. 2016, section 2).
+
+Three ways to run a network that has dropout in it, each a context manager that puts every mode and every
+hook back afterwards, also after an exception:
+
+    deterministic(model)  no gate is drawn: one deterministic pass, "standard dropout"
+    sampling(model)       gates are drawn afresh in every pass, and nothing else is random
+    fixed(model, masks)   gates are what you say they are: one member of the ensemble, f_{Θ,σ}
+
+Gates are *inverted*: a kept unit is multiplied by 1 / (1 - p), so that the expected value of what leaves
+the layer is what entered it, and no rescaling is left to do at test time.
+"""
+
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from helpers.masks import CheapMasks
+
+UNITS = (nn.Dropout,)
+CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+OTHERS = (nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Everything in `model` that draws random numbers in training.
+
+    That is: `nn.Dropout`, `nn.Dropout1d/2d/3d`, `nn.AlphaDropout`, `nn.FeatureAlphaDropout`,
+    `nn.MultiheadAttention(dropout=p)`, `nn.LSTM/GRU/RNN(dropout=p)` of more than one layer, `nn.RReLU`, and
+    torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
+
+    Returns
+    -------
+    {name: module}, with the names of `model.named_modules()`, in their order.
+    """
+    return {name: module for name, module in model.named_modules() if is_stochastic(module)}
+
+
+def is_stochastic(module: nn.Module) -> bool:
+    """Whether `module` itself (not a part of it) draws random numbers in training."""
+    if isinstance(module, nn.RReLU):
+        return module.lower < module.upper
+    if isinstance(module, nn.RNNBase) and module.num_layers == 1:
+        return False  # PyTorch drops between recurrent layers only
+    attribute = rate_attribute(module)
+    return attribute is not None and getattr(module, attribute) > 0
+
+
+def rate_attribute(module: nn.Module) -> str | None:
+    """The attribute that holds the rate of a layer of a kind that can drop; ``None`` for any other kind."""
+    if isinstance(module, UNITS + CHANNELS + OTHERS) or is_stochastic_depth(module):
+        return "p"
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return "dropout"
+    return None
+
+
+def is_stochastic_depth(module: nn.Module) -> bool:
+    ops = sys.modules.get("torchvision.ops")  # torchvision is optional: what was never imported is in no model
+    return ops is not None and isinstance(module, ops.StochasticDepth)
+
+
+def require_stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """`stochastic_layers(model)`.
+
+    Raises
+    ------
+    ValueError : if there are none.
+    """
+    layers = stochastic_layers(model)
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no dropout in it, so there is no ensemble to average. Looked for nn.Dropout "
+            "and its variants, nn.MultiheadAttention, recurrent layers and StochasticDepth with a rate above 0. "
+            "A network that calls F.dropout in its forward must hold an nn.Dropout layer instead."
+        )
+    return layers
+
+
+def remove(model: nn.Module) -> nn.Module:
+    """Set every rate in `model` to zero, in place: it is deterministic from then on, in training mode too.
+
+    Parameters, buffers and the names of all layers stay as they are.
+
+    Returns
+    -------
+    `model` itself.
+    """
+    for layer in stochastic_layers(model).values():
+        if isinstance(layer, nn.RReLU):
+            layer.lower = layer.upper = (layer.lower + layer.upper) / 2  # its slope in eval mode
+        else:
+            setattr(layer, rate_attribute(layer), 0.0)
+    return model
+
+
+@contextmanager
+def deterministic(model: nn.Module) -> Iterator[None]:
+    """Every layer of `model` in eval mode: the deterministic pass of standard dropout (section 3.1)."""
+    with training_mode_only_in(model, ()):
+        yield
+
+
+@contextmanager
+def sampling(model: nn.Module) -> Iterator[None]:
+    """The stochastic layers of `model` sample; everything else (BatchNorm!) is in eval mode.
+
+    Each pass draws gates σ afresh for each example, so that ``model(x)[i]`` is f_{Θ,σⁱ}(xᵢ).
+
+    Raises
+    ------
+    ValueError : if `model` has no stochastic layer.
+    """
+    layers = require_stochastic_layers(model).values()
+    # In eval mode PyTorch's transformer layer takes a fast path that skips the dropout of its parts.
+    hosts = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer)]
+    with training_mode_only_in(model, [*layers, *hosts]), CheapMasks():
+        yield
+
+
+@contextmanager
+def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
+    """The stochastic layers of `model` use `masks` in place of random gates; everything else is in eval mode.
+
+    Parameters
+    ----------
+    masks : {name: 0/1 tensor}, one for every name in `stochastic_layers(model)`. A mask is shared by all
+        examples or has a first dimension N. For units it is shaped like what enters the layer, [...] or
+        [N, ...]; for channels it is [C] or [N, C].
+
+    Raises
+    ------
+    ValueError : if `model` has no stochastic layer; if a mask is missing, belongs to no layer, or holds
+        anything but 0 and 1; during a pass, if a mask does not fit what enters its layer.
+    TypeError : if `model` has a layer whose gates are out of reach (attention and recurrent layers drop
+        inside PyTorch's own kernels).
+    """
+    layers = require_stochastic_layers(model)
+    require_gateable(layers)
+    if missing := layers.keys() - masks.keys():
+        raise ValueError(f"no mask for {sorted(missing)}; the stochastic layers are {list(layers)}")
+    if unknown := masks.keys() - layers.keys():
+        raise ValueError(f"{sorted(unknown)} name no stochastic layer; the stochastic layers are {list(layers)}")
+    for name, mask in masks.items():
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(f"the mask of {name!r} holds values other than 0 and 1")
+
+    def gate(name: str):
+        def hook(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+            return apply_mask(name, layer, inputs[0], masks[name])
+
+        return hook
+
+    hooks = []
+    try:
+        for name, layer in layers.items():
+            hooks.append(layer.register_forward_hook(gate(name)))
+        with deterministic(model):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def apply_mask(name: str, layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+    """What dropout layer `layer` makes of `x` when its gates are `mask`: x ∘ σ / (1 - p)."""
+    mask = mask.to(x)
+    if isinstance(layer, CHANNELS) and mask.ndim <= 2:
+        mask = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
+    try:
+        fits = torch.broadcast_shapes(mask.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"the mask of {name!r} has shape {list(mask.shape)}, but {list(x.shape)} enters the layer")
+    keep = 1 - layer.p
+    return x * mask / keep if keep else torch.zeros_like(x)
+
+
+def require_gateable(layers: Mapping[str, nn.Module]) -> None:
+    """Raise TypeError unless each of `layers` is one whose gates `fixed` can set."""
+    if others := [name for name, layer in layers.items() if not isinstance(layer, UNITS + CHANNELS)]:
+        kinds = sorted({type(layers[name]).__name__ for name in others})
+        raise TypeError(
+            f"the gates of {others} ({', '.join(kinds)}) cannot be set from outside; only those of nn.Dropout and "
+            "nn.Dropout1d/2d/3d can. Sample them instead: gates.sampling, predictors.monte_carlo."
+        )
+
+
+def gate_shapes(model: nn.Module, x: Tensor) -> dict[str, torch.Size]:
+    """The shape of one example's gates in each stochastic layer, found by passing ``x[:1]`` through `model`.
+
+    Returns
+    -------
+    {name: shape}: all units of what enters an `nn.Dropout`, all channels of what enters an `nn.Dropout2d`.
+
+    Raises
+    ------
+    ValueError : if there is no stochastic layer, or one is used more than once in a pass (one mask per
+        name would then tie gates that training draws independently), or one is not used at all.
+    TypeError : as `fixed`.
+    """
+    layers = require_stochastic_layers(model)
+    require_gateable(layers)
+    shapes: dict[str, torch.Size] = {}
+
+    def note(name: str):
+        def hook(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+            if name in shapes:
+                raise ValueError(f"{name!r} is used more than once in a pass; give each use a layer of its own")
+            shapes[name] = inputs[0].shape[1:2] if isinstance(layer, CHANNELS) else inputs[0].shape[1:]
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+    try:
+        with deterministic(model), torch.no_grad():
+            model(x[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if unused := layers.keys() - shapes.keys():
+        raise ValueError(f"{sorted(unused)} took no part in the pass, so their gates have no shape")
+    return shapes
+
+
+def enumerated(
+    layers: Mapping[str, nn.Module], shapes: Mapping[str, torch.Size], start: int, stop: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Masks number `start` to `stop` - 1 of the 2^n that n gates can form: mask i is i in binary.
+
+    Parameters
+    ----------
+    layers, shapes : as `stochastic_layers` and `gate_shapes` return them.
+
+    Returns
+    -------
+    masks : {name: 0/1 float64 tensor [stop - start, *shape]}.
+    probabilities : float64 [stop - start], the product over gates of 1 - p (kept) or p (dropped).
+    """
+    n = sum(shape.numel() for shape in shapes.values())
+    bits = (torch.arange(start, stop)[:, None] >> torch.arange(n)) & 1
+    keep = torch.cat([torch.full((shapes[name].numel(),), 1.0 - layers[name].p).double() for name in shapes])
+    probabilities = torch.where(bits == 1, keep, 1 - keep).prod(1)
+    parts = bits.double().split([shape.numel() for shape in shapes.values()], dim=1)
+    masks = {name: part.reshape(-1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+    return masks, probabilities
+
+
+@contextmanager
+def training_mode_only_in(model: nn.Module, layers: Collection[nn.Module]) -> Iterator[None]:
+    """Training mode for `layers` themselves, eval mode for every other module of `model`."""
+    before = [(module, module.training) for module in model.modules()]
+    chosen = {id(layer) for layer in layers}
+    try:
+        for module, _ in before:
+            module.training = id(module) in chosen
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode

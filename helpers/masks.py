@@ -1,0 +1,56 @@
+"""Cheap masks: the same Bernoulli gates as PyTorch's dropout draws, several times faster on a CPU.
+
+There, `torch.nn.functional.dropout` spends about ten nanoseconds on each gate, which is half of the time of a
+network that drops early layers. Raw random bits cost a tenth of that, and a gate needs only one number with few
+bits: eight of them where the rate is a multiple of 1/256, otherwise sixteen, which hit any rate to within 8e-6.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+def keep(shape: Sequence[int], p: float) -> Tensor:
+    """A boolean CPU tensor of `shape`, each entry independently True with probability 1 - p, for 0 < p < 1."""
+    n = math.prod(shape)
+    kind, bits = (torch.int8, 8) if float(p * 256).is_integer() else (torch.int16, 16)
+    # Without the lower bound random_ leaves the top bit of an int64 at zero, and every eighth byte below 128.
+    words = torch.empty(-(-n * bits // 64), dtype=torch.int64).random_(-(2**63), None)
+    numbers = words.view(kind)[:n].view(*shape)  # uniform over the integers of `bits` bits
+    return numbers >= round(p * 2**bits) - 2 ** (bits - 1)
+
+
+class CheapMasks(TorchFunctionMode):
+    """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `keep`.
+
+    This reaches every network, whether it holds dropout layers or calls the functions itself. Everything else,
+    rates 0 and 1 and tensors on a GPU included, is left to PyTorch.
+    """
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function in GATE_DIMENSIONS:
+            return self.dropout(function, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    def dropout(self, function: Callable, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False):
+        batched = input.ndim == DIMENSIONS_WITH_BATCH.get(function, input.ndim)
+        if not (training and 0 < p < 1 and input.device.type == "cpu" and input.is_floating_point() and batched):
+            return function(input, p, training, inplace)
+        shape = input.shape[: GATE_DIMENSIONS[function]]
+        mask = keep(shape, p).to(input.dtype).mul_(1 / (1 - p)).view(*shape, *[1] * (input.ndim - len(shape)))
+        if inplace:
+            return input.mul_(mask)
+        if mask.shape != input.shape or (torch.is_grad_enabled() and input.requires_grad):
+            return input * mask
+        return mask.mul_(input)  # nobody else needs the mask, and a second large buffer would cost more than drawing it
+
+
+# Leading dimensions of the input that have gates of their own: all of them, or examples and channels.
+GATE_DIMENSIONS = {F.dropout: None, F.dropout1d: 2, F.dropout2d: 2, F.dropout3d: 2}
+DIMENSIONS_WITH_BATCH = {F.dropout1d: 3, F.dropout2d: 4, F.dropout3d: 5}

@@ -1,0 +1,27 @@
+"""Repeatable random numbers that leave PyTorch's global random state as they found it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Random numbers on the CPU and on `device` come from `seed`; ``None`` leaves them to the global state."""
+    if seed is None:
+        yield
+        return
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed GPUs that are not forked
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def derived(*seeds: int) -> int:
+    """One well-mixed 63-bit seed from several numbers, such as a run's seed and an epoch."""
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,133 @@
+"""The loop that Algorithms 1 and 2 have in common: mini-batch gradient descent that can be watched and resumed.
+
+Each epoch draws its random numbers (the order of the examples, the gates, the perturbations) from a seed made
+of the run's seed and the epoch's number. A run that stops and resumes at the last checkpoint therefore sees
+the very numbers that it would have seen, with no random state to store.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from helpers import checkpoints
+from helpers.seeding import derived, seeded
+
+LearningRate = float | Mapping[int, float]
+
+STEPS_BETWEEN_LOOKS = 20  # reading the loss waits for the device, so it is not read in every step
+
+
+def schedule(lr: LearningRate, epochs: int) -> dict[int, float]:
+    """{epoch: the learning rate from that epoch on}.
+
+    A mapping stands for itself. A number stands for the paper's two stages: that rate for two thirds of the
+    epochs (20 of 30, 200 of 300), then a tenth of it.
+
+    Raises
+    ------
+    ValueError : if a rate is not positive, or no rate is given for epoch 0.
+    """
+    stages = dict(sorted(lr.items())) if isinstance(lr, Mapping) else {0: lr, max(1, epochs * 2 // 3): lr / 10}
+    if 0 not in stages or min(stages.values()) <= 0:
+        raise ValueError(f"learning rates must be positive and start at epoch 0, not {lr!r}")
+    return stages
+
+
+def descend(
+    model: nn.Module,
+    batches: Iterable[Any],
+    objective: Callable[[Any], Tensor],
+    *,
+    epochs: int,
+    lr: LearningRate,
+    momentum: float,
+    weight_decay: float,
+    seed: int,
+    device: torch.device,
+    title: str,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+    settings: Callable[[], dict] = dict,
+) -> None:
+    """Minimise the mean of `objective` over `batches` by SGD with momentum, changing `model` in place.
+
+    Parameters
+    ----------
+    batches : iterated once per epoch, with the random numbers of that epoch.
+    objective : from a batch to the scalar to be lowered.
+    epochs, lr : see `schedule`.
+    weight_decay : coefficient λ of the penalty λ/2 ‖Ω‖².
+    title : what the progress bar says is going on. It also shows the loss (a running mean) and the rate.
+    checkpoint : file written after every epoch and, when it exists already, continued from.
+    settings : called if there is a `checkpoint`; whatever, beside the arguments above, makes this run what it is.
+
+    Raises
+    ------
+    FloatingPointError : if the loss is no longer finite. No checkpoint is written from such a state.
+    ValueError : if there are no batches, `epochs` < 1, or the checkpoint is damaged or belongs to another run.
+    OSError : if the checkpoint cannot be written.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, not {epochs}")
+    rates = schedule(lr, epochs)
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=rates[0], momentum=momentum, weight_decay=weight_decay
+    )
+    first = 0
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        identity = {
+            "epochs": epochs,
+            "lr": rates,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "seed": seed,
+            "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
+            **settings(),
+        }
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        if state := checkpoints.load(checkpoint, identity, device):
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            first = state["epoch"]
+
+    steps = len(batches) if hasattr(batches, "__len__") else None
+    total, done = (epochs * steps, first * steps) if steps else (None, 0)
+    with tqdm(total=total, initial=done, desc=title, unit="step", leave=False, disable=not progress) as bar:
+        for epoch in range(first, epochs):
+            rate = rates[max(start for start in rates if start <= epoch)]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            running, loss, step = None, None, -1
+            with seeded(derived(seed, epoch), device):
+                for step, batch in enumerate(batches):
+                    loss = objective(batch)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    if step % STEPS_BETWEEN_LOOKS == 0:
+                        value = finite(loss, epoch, step, rate)
+                        running = value if running is None else 0.9 * running + 0.1 * value
+                        bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{running:.4f}", lr=f"{rate:g}", refresh=False)
+                    bar.update()
+            if loss is None:
+                raise ValueError("the data set is empty: an epoch had no batch in it")
+            finite(loss, epoch, step, rate)
+            if checkpoint is not None:
+                state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                checkpoints.save(checkpoint, identity, state)
+
+
+def finite(loss: Tensor, epoch: int, step: int, rate: float) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the loss became {value} in epoch {epoch + 1}, step {step + 1}: the learning rate {rate:g} is probably "
+            "too large for this network. Lower it, or look for extreme values in the inputs."
+        )
+    return value

@@ -1,0 +1,99 @@
+"""Algorithm 1: dropout training (Rota Bulò et al. 2016, section 2)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers import checkpoints
+from helpers.batches import Shuffled
+from helpers.masks import CheapMasks
+from helpers.predictors import device_of, require_finite, standard
+from helpers.sgd import LearningRate, descend
+
+
+def train(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int = 30,
+    lr: LearningRate = 1e-3,
+    batch_size: int = 64,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    perturb: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+) -> nn.Module:
+    """Fit `model` to labelled examples by Algorithm 1: each example of each mini-batch is seen through gates of
+    its own, and the loss is KL(label ‖ prediction), which for one-hot labels is the cross-entropy.
+
+    Parameters
+    ----------
+    model : network returning logits [N, K], changed in place. It need not have dropout in it.
+    inputs : [N, ...], on any device.
+    labels : class indices [N], int64.
+    epochs : times that every example is seen.
+    lr : learning rate: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}.
+    batch_size : m in Algorithm 1.
+    momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Θ‖².
+    perturb : from a batch [n, ...] to a batch of the same shape, called in each step (for example `datasets.mirror`).
+    seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
+    progress : whether to show a progress bar with loss and learning rate.
+    checkpoint : file to write after each epoch. If it exists, training continues from it, to the same weights.
+
+    Returns
+    -------
+    `model`, in eval mode.
+
+    Raises
+    ------
+    ValueError : for inputs that are empty, not finite, or do not match the labels; for labels outside 0..K-1; for
+        a checkpoint that is damaged or belongs to another run.
+    FloatingPointError : if the loss diverges.
+    """
+    classes = standard(model, inputs[:1]).shape[-1]
+    require_finite(inputs)
+    require_labels(labels, len(inputs), classes)
+    device = device_of(model)
+
+    def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = (part.to(device) for part in batch)
+        with CheapMasks():
+            logits = model(x if perturb is None else perturb(x))  # in training mode: σ is sampled inside
+        return F.cross_entropy(logits, y)
+
+    model.train()
+    descend(
+        model,
+        Shuffled(inputs, labels, batch_size=batch_size),
+        objective,
+        epochs=epochs,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        seed=seed,
+        device=device,
+        title="training",
+        progress=progress,
+        checkpoint=checkpoint,
+        settings=lambda: {
+            "batch_size": batch_size,
+            "perturb": checkpoints.describe(perturb),
+            "data": checkpoints.fingerprint([inputs, labels]),
+        },
+    )
+    return model.eval()
+
+
+def require_labels(labels: Tensor, n: int, classes: int) -> None:
+    if labels.shape != (n,):
+        raise ValueError(f"expected labels [{n}], one per input, got {list(labels.shape)}")
+    if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"labels must be whole numbers from 0 to {classes - 1}, as the network has {classes} outputs; "
+            f"got {labels.dtype} from {labels.min()} to {labels.max()}"
+        )
