@@ -60,14 +60,18 @@ def unlabelled(inputs: Tensor | Dataset | DataLoader, batch_size: int) -> Unlabe
     """
     if isinstance(inputs, Tensor):
         if looks_like_labels(inputs):
-            raise TypeError(f"a tensor of shape {list(inputs.shape)} looks like labels; distillation takes inputs [N, ...]")
+            raise TypeError(
+                f"a tensor of shape {list(inputs.shape)} looks like labels; distillation takes inputs [N, ...]"
+            )
         require_finite(inputs)
         return Unlabelled(Shuffled(inputs, batch_size=batch_size))
     if not isinstance(inputs, Dataset | DataLoader):
         raise TypeError(f"expected a tensor [N, ...], a Dataset or a DataLoader of inputs, not {type(inputs).__name__}")
     if hasattr(inputs, "__len__") and not isinstance(inputs, DataLoader) and len(inputs) == 0:
         raise ValueError("the data set is empty")
-    loader = inputs if isinstance(inputs, DataLoader) else DataLoader(inputs, batch_size, shuffle=hasattr(inputs, "__len__"))
+    loader = (
+        inputs if isinstance(inputs, DataLoader) else DataLoader(inputs, batch_size, shuffle=hasattr(inputs, "__len__"))
+    )
     return Unlabelled(loader)
 
 

@@ -49,7 +49,9 @@ def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | N
         saved = state["settings"]
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint that can be read ({reason}); delete it to start afresh") from error
+        raise ValueError(
+            f"{path} is not a checkpoint that can be read ({reason}); delete it to start afresh"
+        ) from error
     if different := [key for key in saved | settings if saved.get(key) != settings.get(key)]:
         lines = [f"  {key}: {saved.get(key)!r} there, {settings.get(key)!r} here" for key in different]
         raise ValueError(

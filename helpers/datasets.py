@@ -117,7 +117,16 @@ def read(name: str, path: Path) -> Data:
             pixels = torch.from_numpy(images)
             pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
             splits.append(Split(pixels, torch.from_numpy(labels.astype(np.int64))))
-    except (OSError, EOFError, KeyError, IndexError, ValueError, AttributeError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        IndexError,
+        ValueError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zipfile.zlib.error,
+    ) as error:
         raise ValueError(f"{path} is damaged or is not {name}: {error}. Delete it, and it is made again.") from error
     return Data(name, *splits, names)
 

@@ -146,5 +146,7 @@ def loss_of_logits(loss: Loss, output: Output) -> Loss:
 
 
 def require_finite_weights(model: nn.Module) -> None:
-    if bad := [name for name, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]:
+    if bad := [
+        name for name, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()
+    ]:
         raise ValueError(f"the teacher's {bad[0]!r} holds NaN or infinity; it has diverged in training")

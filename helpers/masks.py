@@ -25,6 +25,19 @@ def keep(shape: Sequence[int], p: float) -> Tensor:
     return numbers >= round(p * 2**bits) - 2 ** (bits - 1)
 
 
+def keep_like(input: Tensor, dimensions: int | None, p: float) -> Tensor:
+    """A 0/1 tensor in `input`'s type that broadcasts against it, with a gate for each entry of the first `dimensions`
+    (all of them for ``None``) and in the same memory layout: multiplying two layouts is several times slower."""
+    if dimensions is not None:
+        shape = input.shape[:dimensions]
+        return keep(shape, p).to(input.dtype).view(*shape, *[1] * (input.ndim - dimensions))
+    mask = keep((input.numel(),), p).to(input.dtype)
+    if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
+        n, c, h, w = input.shape
+        return mask.view(n, h, w, c).permute(0, 3, 1, 2)
+    return mask.view(input.shape)
+
+
 class CheapMasks(TorchFunctionMode):
     """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `keep`.
 
@@ -42,8 +55,7 @@ class CheapMasks(TorchFunctionMode):
         batched = input.ndim == DIMENSIONS_WITH_BATCH.get(function, input.ndim)
         if not (training and 0 < p < 1 and input.device.type == "cpu" and input.is_floating_point() and batched):
             return function(input, p, training, inplace)
-        shape = input.shape[: GATE_DIMENSIONS[function]]
-        mask = keep(shape, p).to(input.dtype).mul_(1 / (1 - p)).view(*shape, *[1] * (input.ndim - len(shape)))
+        mask = keep_like(input, GATE_DIMENSIONS[function], p).mul_(1 / (1 - p))
         if inplace:
             return input.mul_(mask)
         if mask.shape != input.shape or (torch.is_grad_enabled() and input.requires_grad):

@@ -18,7 +18,7 @@ from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
 
-BATCH = 128
+BATCH = 64
 MAX_GATES = 20
 
 

@@ -113,7 +113,9 @@ def descend(
                     if step % STEPS_BETWEEN_LOOKS == 0:
                         value = finite(loss, epoch, step, rate)
                         running = value if running is None else 0.9 * running + 0.1 * value
-                        bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{running:.4f}", lr=f"{rate:g}", refresh=False)
+                        bar.set_postfix(
+                            epoch=f"{epoch + 1}/{epochs}", loss=f"{running:.4f}", lr=f"{rate:g}", refresh=False
+                        )
                     bar.update()
             if loss is None:
                 raise ValueError("the data set is empty: an epoch had no batch in it")

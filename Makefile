@@ -1,0 +1,60 @@
+# The environment lives in .venv and holds what requirements.lock says. It is made by the first target that needs it,
+# and again when the lock or pyproject.toml changes; otherwise `make` needs no network.
+
+PYTHON ?= python3
+UV ?= uv
+READY := .venv/.installed
+
+# Threads that wait their turn asleep: on a machine that is doing something else too, PyTorch's busy waiting makes
+# everything many times slower.
+export OMP_WAIT_POLICY := PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help tour test lab notebooks lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+tour: $(READY)  ## Run the tour of one minute, print its table, and say where its page is
+	@.venv/bin/python -m helpers.pages tour
+
+# Consecutive lines, so that the first failure stops. The guard makes nbval fail where it would compare nothing.
+test: $(READY)  ## Check style, run the unit tests, and run every notebook against its stored outputs
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m pytest tests
+	.venv/bin/python -m pytest -p tests.nbval_guard --nbval-lax notebooks/*.ipynb
+
+# Jupyter starts above notebooks/, where jupytext finds its settings in pyproject.toml.
+lab: $(READY)  ## Open the notebooks in JupyterLab
+	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+
+notebooks: $(READY)  ## Run every notebook from its .py and write its .ipynb with outputs
+	@.venv/bin/python -m helpers.pages run
+
+# Pins that still fit are kept, so that a new requirement moves nothing else.
+lock:  ## Write requirements.lock anew from pyproject.toml (needs uv; newest versions: UPGRADE=--upgrade)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: $(PYTHON) -m pip install uv"; exit 1; }
+	$(UV) pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 \
+		--custom-compile-command "make lock" $(UPGRADE) -o requirements.lock
+
+clean:  ## Remove pages and caches; .venv and the data sets stay
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
+
+define CHECK_VERSION
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %d.%d. Name another: make PYTHON=..." % sys.version_info[:2])
+endef
+export CHECK_VERSION
+
+# The stamp comes last, so that an installation that was interrupted is taken up again.
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Name a Python 3.11 or newer: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c "$$CHECK_VERSION"
+	@echo "Installing requirements.lock in .venv. On Linux that is about 5 GB, and takes some minutes, once."
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $@

@@ -1,0 +1,117 @@
+"""Checks of the exercises: each runs the reader's function on fresh random input and says what is wrong with it.
+
+A check holds no solution: it compares with what this package computes. It prints one line when all is well, and
+otherwise raises `Unsolved`, which notebooks show as its message alone.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from helpers import bregman, gates, predictors
+
+
+class Unsolved(AssertionError):
+    """What an exercise still lacks, in words for the reader."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Not yet: {self}"]  # IPython shows this instead of a traceback
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise Unsolved(message)
+
+
+def call(function: Callable, *args: object) -> Tensor:
+    """The function's answer, if it is a tensor."""
+    answer = function(*args)
+    require(
+        answer is not None and answer is not ...,
+        "the function returns nothing yet; write its body and return a tensor.",
+    )
+    require(isinstance(answer, Tensor), f"expected a tensor, got {type(answer).__name__}.")
+    return answer.detach()
+
+
+def small_network() -> nn.Sequential:
+    """A random network with eight gates: small enough to enumerate, crooked enough to tell wrong means apart."""
+    layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+    with torch.no_grad():
+        for parameter in layers.parameters():
+            parameter.mul_(4)
+    return layers
+
+
+def monte_carlo(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
+    """Check ``function(model, x, m)``: the mean of `m` gated predictions, eq. 4."""
+    model, x, m = small_network().eval(), torch.randn(64, 4), 4000
+    p = call(function, model, x, m)
+    require(
+        p.shape == (64, 3), f"expected probabilities [N, K] = [64, 3], got {list(p.shape)}. Is the mean over the masks?"
+    )
+    require(bool(p.isfinite().all()), "some of the answers are NaN or infinite.")
+    require(
+        bool(torch.allclose(p.sum(-1), torch.ones(64), atol=1e-3)),
+        f"each row must sum to 1, but the first sums to {p[0].sum():.3f}. The ideal predictor averages probabilities: take "
+        "the softmax of every pass, and divide the sum by m.",
+    )
+    ideal = predictors.exact(model, x)
+
+    def near(other: Tensor) -> bool:
+        return (p - other).abs().max() < 0.05 and (p - other).abs().mean() < (p - ideal).abs().mean()
+
+    require(
+        not near(predictors.standard(model, x)),
+        "this is the standard prediction: no unit was dropped. Run the passes inside `with gates.sampling(model):`.",
+    )
+    with gates.sampling(model), torch.no_grad():
+        mean_logits = torch.stack([model(x) for _ in range(m)]).mean(0)
+    require(
+        not near(mean_logits.softmax(-1)),
+        "this is the softmax of the mean logits, which is the geometric mean of the predictions. Average the probabilities.",
+    )
+    error = (p - ideal).abs().max().item()
+    require(
+        error < 0.05,
+        f"the answer is {error:.2f} away from the mean over all 2^8 masks, too far for m = {m} masks. "
+        "Is a new mask drawn in every pass, and are all m passes averaged?",
+    )
+    require(
+        not model.training,
+        "the model was left in training mode; `with gates.sampling(model):` puts modes back by itself.",
+    )
+    print("Correct: your average agrees with the enumeration of all 2⁸ masks.")
+
+
+def kl(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(y, y_hat)``: KL(y ‖ ŷ) of each row, in nats."""
+    y, y_hat = torch.randn(2, 50, 5).mul(2).softmax(-1)
+    answer = call(function, y, y_hat)
+    expected = bregman.kl(y, y_hat)
+
+    def agrees(other: Tensor) -> bool:
+        return answer.shape == other.shape and torch.allclose(answer, other, atol=1e-4)
+
+    require(
+        not agrees(expected.mean()) and not agrees(expected.sum()),
+        "one number for all rows; sum over the classes only, so that the result is [N].",
+    )
+    require(
+        answer.shape == (50,), f"expected one number per row, [50], got {list(answer.shape)}: sum over the classes."
+    )
+    require(not agrees(bregman.kl(y_hat, y)), "this is KL(ŷ ‖ y): the expectation must be under y, the first argument.")
+    require(not agrees(-expected), "the sign is the wrong way round: KL is never negative.")
+    require(not agrees(expected / torch.log(torch.tensor(2.0))), "this is in bits; use the natural logarithm.")
+    require(
+        not agrees(-(y * y_hat.log()).sum(-1)),
+        "this is the cross-entropy -Σ y log ŷ; KL has the entropy of y taken off: Σ y (log y - log ŷ).",
+    )
+    require(agrees(expected), f"for the first row the answer should be {expected[0]:.4f}, and is {answer[0]:.4f}.")
+    zero = call(function, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]]))
+    require(
+        bool(zero.isfinite().all()),
+        "NaN where y has a zero: 0 log 0 counts as 0. torch.xlogy(y, y) knows that.",
+    )
+    print("Correct: your divergence agrees with bregman.kl, also where a probability is zero.")

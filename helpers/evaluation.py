@@ -1,0 +1,54 @@
+"""How good a prediction is: error, negative log-likelihood, calibration, and the distance to the ideal predictor.
+
+The metrics come from torchmetrics and scikit-learn, which are imported where they are used.
+"""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers import bregman
+
+BINS = 15  # of confidence, for the calibration error
+
+
+def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
+    """Four numbers, all better when lower.
+
+    Parameters
+    ----------
+    q : predicted probabilities [N, K].
+    labels : classes [N], int64.
+    ideal : probabilities [N, K] of the ideal predictor, or of Monte Carlo with many masks in its place.
+
+    Returns
+    -------
+    {"error": share of wrong predictions in %, "NLL": mean negative log-likelihood in nats, "ECE": expected
+    calibration error over 15 bins of equal width in % (Guo et al. 2017), "KL to ideal": mean KL(ideal ‖ q) in nats}
+    """
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+    classes = q.shape[-1]
+    return {
+        "error": 100 * (1 - multiclass_accuracy(q, labels, classes, average="micro").item()),
+        "NLL": F.nll_loss(q.log(), labels).item(),
+        "ECE": 100 * multiclass_calibration_error(q, labels, classes, n_bins=BINS).item(),
+        "KL to ideal": bregman.kl(ideal, q).mean().item(),
+    }
+
+
+def table(predictions: Mapping[str, Tensor], passes: Mapping[str, int], labels: Tensor, ideal: Tensor):
+    """A pandas table: a row per predictor, with its cost in passes through the network and its `scores`.
+
+    Parameters
+    ----------
+    predictions : {name: probabilities [N, K]}.
+    passes : {name: passes through the network per example}.
+    labels, ideal : as in `scores`.
+    """
+    import pandas as pd
+
+    rows = {name: {"passes": passes[name], **scores(q, labels, ideal)} for name, q in predictions.items()}
+    units = {"error": "error [%]", "NLL": "NLL [nats]", "ECE": "ECE [%]", "KL to ideal": "KL(ideal ‖ ·) [nats]"}
+    return pd.DataFrame.from_dict(rows, orient="index").rename(columns=units)

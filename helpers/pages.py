@@ -1,0 +1,144 @@
+"""Notebooks from the command line: ``python -m helpers.pages tour | run [NAME ...] | links``.
+
+The ``.py`` half of a pair is the source of truth; `run` executes it and writes the ``.ipynb`` half with its outputs.
+Needs the extra ``notebooks``.
+"""
+
+import argparse
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+from latex2mathml.converter import convert as mathml
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from tqdm.auto import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+BUILD = ROOT / "build"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def execute(source: Path) -> NotebookNode:
+    """The notebook written in `source` (py:percent), run from top to bottom, with its outputs.
+
+    Raises
+    ------
+    nbclient.exceptions.CellExecutionError : if a cell raises.
+    """
+    notebook = jupytext.read(source)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    with tqdm(total=len(cells), desc=source.stem, unit="cell", leave=False) as bar:
+        client = NotebookClient(
+            notebook,
+            timeout=None,
+            resources={"metadata": {"path": str(source.parent)}},
+            on_cell_executed=lambda **_: bar.update(),
+        )
+        client.execute()
+    return cleaned(notebook)
+
+
+def cleaned(notebook: NotebookNode) -> NotebookNode:
+    """Without what differs from run to run or means nothing on a still page: timings, random ids, widget state,
+    and the places where progress bars and widgets stood."""
+    notebook.metadata.pop("widgets", None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not transient(output)]
+    return notebook
+
+
+def transient(output: NotebookNode) -> bool:
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def write(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+
+
+def page(notebook: NotebookNode) -> str:
+    """The notebook as one HTML page that needs no network: pictures are inside it, formulas are MathML."""
+    notebook = nbformat.from_dict(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"\$\$(.+?)\$\$", lambda m: mathml(m[1], display="block"), cell.source, flags=re.DOTALL
+            )
+            cell.source = re.sub(r"\$(.+?)\$", lambda m: mathml(m[1]), cell.source)
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", widget_renderer_url="")
+    return exporter.from_notebook_node(notebook)[0]
+
+
+def tagged(notebook: NotebookNode, tag: str) -> str:
+    """The text of what the cell tagged `tag` shows."""
+    (cell,) = (cell for cell in notebook.cells if tag in cell.metadata.get("tags", []))
+    return "\n".join(output.data["text/plain"] for output in cell.outputs if "text/plain" in output.get("data", {}))
+
+
+def tour() -> None:
+    """Run the tour, print its table, and leave it as a page."""
+    print("Running the tour: training, averaging and distilling a network on 4,000 digits, in about a minute.")
+    notebook = execute(NOTEBOOKS / "00_tour.py")
+    target = BUILD / "00_tour.html"
+    write(target, page(notebook))
+    print(tagged(notebook, "table"))
+    print(f"\nThe page, with the pictures: {target.as_uri()}\nTo open the suite and move the sliders: make lab")
+
+
+def run(names: list[str]) -> None:
+    """Execute the notebooks `names` (all of them by default) and write each .ipynb with its outputs."""
+    for source in [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("[0-9]*.py")):
+        write(source.with_suffix(".ipynb"), nbformat.writes(execute(source)) + "\n")
+        print(f"ran {source.stem}")
+
+
+def linked(text: str) -> str:
+    """`text` with the repository and the version in every link to it, as pyproject.toml has them."""
+    where = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    text = re.sub(
+        r"(https://github\.com/|colab\.research\.google\.com/github/)[\w.-]+/dropout-distillation", rf"\1{where}", text
+    )
+    return re.sub(r"(?<=/blob/|TAG = \")v\d+\.\d+\.\d+", f"v{PROJECT['version']}", text)
+
+
+def links() -> None:
+    """Bring the links in README.md and in the notebooks up to date with pyproject.toml."""
+    for path in [ROOT / "README.md", *sorted(NOTEBOOKS.glob("*.py")), *sorted(NOTEBOOKS.glob("*.ipynb"))]:
+        before = path.read_text("utf-8")
+        if (after := linked(before)) != before:
+            write(path, after)
+            print(f"updated {path.name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.pages", description="Run notebooks and make pages of them."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("tour", help=tour.__doc__)
+    commands.add_parser("run", help=run.__doc__).add_argument("names", nargs="*", metavar="NAME")
+    commands.add_parser("links", help=links.__doc__)
+    match (arguments := parser.parse_args()).command:
+        case "tour":
+            tour()
+        case "run":
+            run(arguments.names)
+        case "links":
+            links()
+
+
+if __name__ == "__main__":
+    main()

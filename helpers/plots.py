@@ -1,0 +1,139 @@
+"""What a reader sees: one function per figure, from tensors to a Matplotlib figure.
+
+The figures do not pass through pyplot, so that nothing is shown twice and nothing has to be closed.
+
+Each predictor has one colour everywhere, from the palette of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+COLOURS = {"standard": "#D55E00", "Monte Carlo": "#56B4E9", "distilled": "#009E73", "ideal": "#000000"}
+MARKERS = {"standard": "s", "Monte Carlo": "o", "distilled": "D", "ideal": "_"}
+
+
+def gallery(images: Tensor, titles: Sequence[str], columns: int = 10) -> Figure:
+    """Grey images [N, 1, H, W] in rows of `columns`, each under its title."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(0.95 * columns, 1.25 * rows), layout="tight")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(image[0].cpu(), cmap="gray_r")
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def ensemble(image: Tensor, gated: Tensor, shown: int = 6) -> Figure:
+    """One image [1, H, W], what the first few of many gated networks [M, K] say about it, and the mean of all M."""
+    total, mean, gated = len(gated), gated.mean(0), gated[:shown]
+    figure = Figure(figsize=(1.55 * (len(gated) + 2), 1.9), layout="tight")
+    axes = figure.subplots(1, len(gated) + 2)
+    axes[0].imshow(image[0].cpu(), cmap="gray_r")
+    axes[0].axis("off")
+    axes[0].set_title("input", fontsize=9)
+    panels = [(f"mask {i + 1}", f, COLOURS["Monte Carlo"]) for i, f in enumerate(gated)]
+    for axis, (title, f, colour) in zip(axes[1:], [*panels, (f"mean of {total}", mean, COLOURS["ideal"])], strict=True):
+        axis.bar(range(len(f)), f.cpu(), color=colour)
+        axis.set(ylim=(0, 1), xticks=range(0, len(f), 3), yticks=[0, 0.5, 1], xlabel="class")
+        axis.set_title(title, fontsize=9)
+        if axis is not axes[1]:
+            axis.set_yticklabels([])
+    axes[1].set_ylabel("probability")
+    return figure
+
+
+def disagreements(images: Tensor, labels: Tensor, predictions: Mapping[str, Tensor]) -> Figure:
+    """Images [N, 1, H, W] and, under each, the probabilities that the predictors ({name: [N, K]}) give the classes."""
+    n, classes = len(images), next(iter(predictions.values())).shape[-1]
+    figure = Figure(figsize=(1.9 * n, 3.5), layout="tight")
+    axes = figure.subplots(2, n, height_ratios=[1, 1.4], squeeze=False)
+    for i in range(n):
+        axes[0, i].imshow(images[i, 0].cpu(), cmap="gray_r")
+        axes[0, i].set_title(f"a {labels[i]}", fontsize=10)
+        axes[0, i].axis("off")
+        compare(axes[1, i], {name: q[i] for name, q in predictions.items()}, classes)
+        if i:
+            axes[1, i].set(yticklabels=[], ylabel=None)
+    handles, names = axes[1, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False)
+    figure.get_layout_engine().set(rect=(0, 0.07, 1, 1))
+    return figure
+
+
+def compare(axis: Axes, predictions: Mapping[str, Tensor], classes: int) -> None:
+    """One marker per predictor and class: {name: probabilities [K]}."""
+    for offset, (name, q) in zip((-0.25, 0, 0.25, 0), predictions.items(), strict=False):
+        x = torch.arange(classes) + (0 if name == "ideal" else offset)
+        size = 90 if name == "ideal" else 16
+        axis.scatter(x, q.cpu(), s=size, marker=MARKERS[name], color=COLOURS[name], label=name, zorder=3)
+    axis.set(xlim=(-0.6, classes - 0.4), ylim=(-0.04, 1.04), xlabel="class", ylabel="probability")
+    axis.set_xticks(range(0, classes, 3))
+    axis.grid(alpha=0.25)
+
+
+def reliability(predictions: Mapping[str, Tensor], labels: Tensor, bins: int = 8) -> Figure:
+    """The share of right answers against confidence for each predictor ({name: [N, K]}), in bins with equally many
+    examples, with the standard error of each share. A calibrated predictor follows the diagonal."""
+    figure = Figure(figsize=(5, 4.4), layout="tight")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="calibrated")
+    for name, q in predictions.items():
+        confidence, answer = q.max(-1)
+        right = (answer == labels).double()
+        order = confidence.argsort()
+        x = torch.stack([part.mean() for part in confidence[order].double().tensor_split(bins)])
+        y = torch.stack([part.mean() for part in right[order].tensor_split(bins)])
+        error = (y * (1 - y) / (len(labels) / bins)).sqrt()
+        axis.errorbar(x, y, error, color=COLOURS[name], marker=MARKERS[name], markersize=5, capsize=2, label=name)
+    low = min(0.95, min(q.max(-1).values.quantile(0.02).item() for q in predictions.values()))
+    axis.set(
+        xlim=(low, 1.005), ylim=(low, 1.02), xlabel="confidence (largest probability)", ylabel="share of right answers"
+    )
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def settling(m: int, gated: Tensor, lines: Mapping[str, Tensor], label: int) -> Figure:
+    """How the mean of m gated predictions nears the ideal.
+
+    Parameters
+    ----------
+    m : number of masks averaged so far, 1 to M.
+    gated : probabilities [M, K] of one example under M masks.
+    lines : {"standard", "distilled", "ideal": probabilities [K]}, which do not depend on m.
+    label : the class whose probability is followed on the right.
+    """
+    masks, classes = gated.shape
+    means = gated.double().cumsum(0) / torch.arange(1, masks + 1)[:, None]
+    figure = Figure(figsize=(10, 3.6), layout="tight")
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
+
+    left.bar(range(classes), means[m - 1], color=COLOURS["Monte Carlo"], label=f"mean of {m} mask{'s' * (m > 1)}")
+    for name, q in lines.items():
+        left.scatter(
+            range(classes), q, s=160 if name == "ideal" else 22, marker=MARKERS[name], color=COLOURS[name], label=name
+        )
+    left.set(xlabel="class", ylabel="probability", ylim=(0, 1), xticks=range(classes))
+    left.legend(frameon=False, fontsize=8)
+
+    steps = torch.arange(1, masks + 1)
+    spread = 1.96 * gated[:, label].double().std() / steps.sqrt()
+    centre = lines["ideal"][label].double()
+    right.fill_between(steps, centre - spread, centre + spread, color="0.9", label="95 % band, ∝ 1/√m")
+    right.plot(steps, means[:, label], color=COLOURS["Monte Carlo"], linewidth=1, alpha=0.5)
+    right.plot(steps[:m], means[:m, label], color=COLOURS["Monte Carlo"], linewidth=2, label="Monte Carlo")
+    right.plot(m, means[m - 1, label], marker="o", color=COLOURS["Monte Carlo"])
+    for (name, q), style in zip(lines.items(), ("--", "-.", "-"), strict=True):
+        right.axhline(q[label], color=COLOURS[name], linestyle=style, linewidth=1.4, label=name)
+    right.set(
+        xscale="log", xlim=(1, masks), ylim=(0, 1), xlabel="number of masks m", ylabel=f"probability of class {label}"
+    )
+    right.legend(frameon=False, fontsize=8, ncols=2)
+    return figure

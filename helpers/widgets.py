@@ -1,0 +1,32 @@
+"""What a reader moves: a control, a figure, and a pure function from the one to the other."""
+
+from collections.abc import Callable
+
+import ipywidgets
+from IPython.display import clear_output, display
+from matplotlib.figure import Figure
+
+
+def slider_figure(draw: Callable[[int], Figure], steps: list[int], value: int, label: str) -> ipywidgets.VBox:
+    """A slider over `steps` above the figure that `draw` makes of its value.
+
+    Parameters
+    ----------
+    draw : from a step to a figure. It is pure, so that it can be tested, and shown in a still page, without a slider.
+    steps : the values that the slider stops at.
+    value : the step that it starts from.
+    label : what the slider says it changes.
+    """
+    slider = ipywidgets.SelectionSlider(
+        options=steps, value=value, description=label, style={"description_width": "initial"}, layout={"width": "60%"}
+    )
+    output = ipywidgets.Output()
+
+    def redraw(_: object = None) -> None:
+        with output:
+            clear_output(wait=True)  # one figure that changes, instead of one below the other
+            display(draw(slider.value))
+
+    slider.observe(redraw, "value")
+    redraw()
+    return ipywidgets.VBox([slider, output])

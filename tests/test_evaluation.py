@@ -1,0 +1,44 @@
+"""Scores against computations by hand and by scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr
+from sklearn.metrics import accuracy_score, log_loss
+
+from helpers import evaluation
+
+
+@pytest.fixture
+def example():
+    generator = torch.Generator().manual_seed(0)
+    q, ideal = (torch.randn(2, 400, 5, generator=generator) * 2).softmax(-1)
+    labels = torch.randint(5, (400,), generator=generator)
+    return q, labels, ideal
+
+
+def test_scores_agree_with_other_libraries(example):
+    q, labels, ideal = example
+    found = evaluation.scores(q, labels, ideal)
+    assert found["error"] == pytest.approx(100 * (1 - accuracy_score(labels, q.argmax(-1))), abs=1e-4)
+    assert found["NLL"] == pytest.approx(log_loss(labels, q.double().numpy()), rel=1e-5)
+    assert found["KL to ideal"] == pytest.approx(
+        rel_entr(ideal.double().numpy(), q.double().numpy()).sum(-1).mean(), rel=1e-4
+    )
+
+
+def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy(example):
+    q, labels, ideal = example
+    confidence, answer = (part.numpy() for part in q.max(-1))
+    right = answer == labels.numpy()
+    bins = np.minimum((confidence * evaluation.BINS).astype(int), evaluation.BINS - 1)
+    gaps = [abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    assert evaluation.scores(q, labels, ideal)["ECE"] == pytest.approx(100 * sum(gaps), rel=1e-3)
+
+
+def test_table_has_a_row_per_predictor_with_its_cost(example):
+    q, labels, ideal = example
+    table = evaluation.table({"standard": q, "ideal": ideal}, {"standard": 1, "ideal": 400}, labels, ideal)
+    assert list(table.index) == ["standard", "ideal"]
+    assert list(table["passes"]) == [1, 400]
+    assert table.loc["ideal", "KL(ideal ‖ ·) [nats]"] == pytest.approx(0, abs=1e-6)
