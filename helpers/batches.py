@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from helpers.predictors import require_finite
 
@@ -17,6 +17,8 @@ class Shuffled:
     """
 
     def __init__(self, *tensors: Tensor, batch_size: int):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.tensors, self.batch_size = tensors, batch_size
 
     def __len__(self) -> int:
@@ -67,12 +69,12 @@ def unlabelled(inputs: Tensor | Dataset | DataLoader, batch_size: int) -> Unlabe
         return Unlabelled(Shuffled(inputs, batch_size=batch_size))
     if not isinstance(inputs, Dataset | DataLoader):
         raise TypeError(f"expected a tensor [N, ...], a Dataset or a DataLoader of inputs, not {type(inputs).__name__}")
-    if hasattr(inputs, "__len__") and not isinstance(inputs, DataLoader) and len(inputs) == 0:
-        raise ValueError("the data set is empty")
-    loader = (
-        inputs if isinstance(inputs, DataLoader) else DataLoader(inputs, batch_size, shuffle=hasattr(inputs, "__len__"))
-    )
-    return Unlabelled(loader)
+    if isinstance(inputs, Dataset):
+        stream = isinstance(inputs, IterableDataset)
+        if not stream and len(inputs) == 0:
+            raise ValueError("the data set is empty")
+        inputs = DataLoader(inputs, batch_size, shuffle=not stream)
+    return Unlabelled(inputs)
 
 
 def inputs_of(batch: Any) -> Tensor:
@@ -82,12 +84,11 @@ def inputs_of(batch: Any) -> Tensor:
     ------
     TypeError : for anything else; what might be a label is never taken for an input.
     """
-    if isinstance(batch, list | tuple) and len(batch) == 1:
-        batch = batch[0]
-    if isinstance(batch, list | tuple) and len(batch) == 2 and looks_like_labels(batch[1]):
-        batch = batch[0]
-    if isinstance(batch, Tensor) and not looks_like_labels(batch):
-        return batch
+    x = batch
+    if isinstance(batch, list | tuple) and (len(batch) == 1 or (len(batch) == 2 and looks_like_labels(batch[1]))):
+        x = batch[0]
+    if isinstance(x, Tensor) and not looks_like_labels(x):
+        return x
     raise TypeError(
         f"cannot tell the inputs in a batch of {shape_of(batch)}: expected a tensor [n, ...], or a pair of inputs [n, ...] "
         "and labels [n], which are ignored. Let the loader yield inputs alone."

@@ -29,8 +29,9 @@ def save(path: Path, settings: dict, state: dict) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # PyTorch's zip writer reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
         raise OSError(f"cannot write the checkpoint {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | None:
@@ -47,7 +48,7 @@ def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | N
         if state["format"] != FORMAT:
             raise ValueError(f"its format is {state['format']}, this version reads {FORMAT}")
         saved = state["settings"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{path} is not a checkpoint that can be read ({reason}); delete it to start afresh"
@@ -74,7 +75,9 @@ def fingerprint(tensors: Iterable[Tensor]) -> int:
 def describe(function: Callable | None) -> str:
     """A function's name and bound arguments, the same in every process (unlike its repr, which has an address)."""
     if isinstance(function, partial):
-        bound = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
-        return f"{describe(function.func)}({', '.join(bound)})"
+        bound = {**dict(enumerate(function.args)), **function.keywords}
+        values = {key: describe(value) if callable(value) else repr(value) for key, value in bound.items()}
+        listed = [value if isinstance(key, int) else f"{key}={value}" for key, value in values.items()]
+        return f"{describe(function.func)}({', '.join(listed)})"
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"

@@ -6,6 +6,7 @@ read from ``data/cache/NAME.npz``; if that file is not there, torchvision downlo
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -105,27 +106,27 @@ def read(name: str, path: Path) -> Data:
     train_labels, test_labels (int64 [N]) and class_names (str [K])."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+            arrays = dict(file)
         names = [str(n) for n in arrays["class_names"]]
         splits = []
         for part in ("train", "test"):
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
             if images.dtype != np.uint8 or images.shape[1:] != SIZES[name] or labels.shape != images.shape[:1]:
                 raise ValueError(f"{part} images are {images.dtype} {images.shape}, labels {labels.shape}")
-            if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(names):
-                raise ValueError(f"{part} labels are missing or outside 0..{len(names) - 1}")
+            if labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0 or labels.max() >= len(names):
+                raise ValueError(f"{part} labels are missing, or not whole numbers in 0..{len(names) - 1}")
             pixels = torch.from_numpy(images)
             pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
             splits.append(Split(pixels, torch.from_numpy(labels.astype(np.int64))))
     except (
         OSError,
         EOFError,
-        KeyError,
-        IndexError,
+        LookupError,
+        TypeError,
         ValueError,
         AttributeError,
         zipfile.BadZipFile,
-        zipfile.zlib.error,
+        zlib.error,
     ) as error:
         raise ValueError(f"{path} is damaged or is not {name}: {error}. Delete it, and it is made again.") from error
     return Data(name, *splits, names)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from helpers import bregman, checkpoints, gates
 from helpers.batches import unlabelled
 from helpers.predictors import Output, device_of, require_positive, softmax
-from helpers.sgd import LearningRate, descend
+from helpers.sgd import LearningRate, descend, not_finite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -84,7 +84,8 @@ def distill(
     >>> probabilities = student(new_images).softmax(-1)
     """
     gates.require_stochastic_layers(teacher)
-    require_finite_weights(teacher)
+    if name := not_finite(teacher):
+        raise ValueError(f"the teacher's {name!r} holds NaN or infinity; it has diverged in training")
     require_positive(samples)
     batches = unlabelled(inputs, batch_size)
     device = device_of(teacher) if device is None else torch.device(device)
@@ -131,6 +132,7 @@ def distill(
                 "perturb": checkpoints.describe(perturb),
                 "loss": checkpoints.describe(loss),
                 "samples": samples,
+                "rates": gates.rates(teacher),
                 "teacher": checkpoints.fingerprint(teacher.state_dict().values()),
                 "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else type(inputs).__name__,
             },
@@ -143,10 +145,3 @@ def loss_of_logits(loss: Loss, output: Output) -> Loss:
     if output is softmax and hasattr(loss, "with_logits"):
         return loss.with_logits
     return lambda f, logits: loss(f, output(logits))
-
-
-def require_finite_weights(model: nn.Module) -> None:
-    if bad := [
-        name for name, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()
-    ]:
-        raise ValueError(f"the teacher's {bad[0]!r} holds NaN or infinity; it has diverged in training")

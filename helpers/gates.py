@@ -58,6 +58,12 @@ def rate_attribute(module: nn.Module) -> str | None:
     return None
 
 
+def rates(model: nn.Module) -> dict[str, float]:
+    """{name: rate} of the stochastic layers of `model` that have one (all but `nn.RReLU`)."""
+    attributes = {name: rate_attribute(layer) for name, layer in stochastic_layers(model).items()}
+    return {name: float(getattr(model.get_submodule(name), a)) for name, a in attributes.items() if a is not None}
+
+
 def is_stochastic_depth(module: nn.Module) -> bool:
     ops = sys.modules.get("torchvision.ops")  # torchvision is optional: what was never imported is in no model
     return ops is not None and isinstance(module, ops.StochasticDepth)

@@ -5,6 +5,7 @@ Needs the extra ``notebooks``.
 """
 
 import argparse
+import base64
 import os
 import re
 import tomllib
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
+PICTURES = ROOT / "data" / "pictures"  # of cells tagged "picture", for the README
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
@@ -40,6 +42,7 @@ def execute(source: Path) -> NotebookNode:
             timeout=None,
             resources={"metadata": {"path": str(source.parent)}},
             on_cell_executed=lambda **_: bar.update(),
+            extra_arguments=["--log-level=ERROR"],  # no warnings about a kernel that only this process talks to
         )
         client.execute()
     return cleaned(notebook)
@@ -61,11 +64,11 @@ def transient(output: NotebookNode) -> bool:
     return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
-def write(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+def write(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 
@@ -82,10 +85,10 @@ def page(notebook: NotebookNode) -> str:
     return exporter.from_notebook_node(notebook)[0]
 
 
-def tagged(notebook: NotebookNode, tag: str) -> str:
-    """The text of what the cell tagged `tag` shows."""
-    (cell,) = (cell for cell in notebook.cells if tag in cell.metadata.get("tags", []))
-    return "\n".join(output.data["text/plain"] for output in cell.outputs if "text/plain" in output.get("data", {}))
+def outputs(notebook: NotebookNode, tag: str, kind: str) -> list[str]:
+    """What the cells tagged `tag` show, in the form `kind` (a MIME type)."""
+    cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    return [output.data[kind] for cell in cells for output in cell.outputs if kind in output.get("data", {})]
 
 
 def tour() -> None:
@@ -94,14 +97,17 @@ def tour() -> None:
     notebook = execute(NOTEBOOKS / "00_tour.py")
     target = BUILD / "00_tour.html"
     write(target, page(notebook))
-    print(tagged(notebook, "table"))
+    print(*outputs(notebook, "table", "text/plain"), sep="\n")
     print(f"\nThe page, with the pictures: {target.as_uri()}\nTo open the suite and move the sliders: make lab")
 
 
 def run(names: list[str]) -> None:
     """Execute the notebooks `names` (all of them by default) and write each .ipynb with its outputs."""
     for source in [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("[0-9]*.py")):
-        write(source.with_suffix(".ipynb"), nbformat.writes(execute(source)) + "\n")
+        notebook = execute(source)
+        write(source.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
+        for number, picture in enumerate(outputs(notebook, "picture", "image/png")):
+            write(PICTURES / f"{source.stem}{number or ''}.png", base64.b64decode(picture))
         print(f"ran {source.stem}")
 
 

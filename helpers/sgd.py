@@ -32,7 +32,8 @@ def schedule(lr: LearningRate, epochs: int) -> dict[int, float]:
     ------
     ValueError : if a rate is not positive, or no rate is given for epoch 0.
     """
-    stages = dict(sorted(lr.items())) if isinstance(lr, Mapping) else {0: lr, max(1, epochs * 2 // 3): lr / 10}
+    stages = lr if isinstance(lr, Mapping) else {0: lr, max(1, epochs * 2 // 3): lr / 10}
+    stages = {int(start): float(rate) for start, rate in stages.items()}
     if 0 not in stages or min(stages.values()) <= 0:
         raise ValueError(f"learning rates must be positive and start at epoch 0, not {lr!r}")
     return stages
@@ -84,9 +85,9 @@ def descend(
         identity = {
             "epochs": epochs,
             "lr": rates,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "seed": seed,
+            "momentum": float(momentum),
+            "weight_decay": float(weight_decay),
+            "seed": int(seed),
             "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
             **settings(),
         }
@@ -120,9 +121,19 @@ def descend(
             if loss is None:
                 raise ValueError("the data set is empty: an epoch had no batch in it")
             finite(loss, epoch, step, rate)
+            if name := not_finite(model):  # the very last step may have thrown them far, with the loss yet to notice
+                raise FloatingPointError(
+                    f"{name!r} is no longer finite after epoch {epoch + 1}: lower the rate {rate:g}"
+                )
             if checkpoint is not None:
                 state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 checkpoints.save(checkpoint, identity, state)
+
+
+def not_finite(model: nn.Module) -> str | None:
+    """The name of a parameter or buffer of `model` that holds NaN or infinity, if there is one."""
+    values = model.state_dict().items()
+    return next((name for name, value in values if value.is_floating_point() and not value.isfinite().all()), None)
 
 
 def finite(loss: Tensor, epoch: int, step: int, rate: float) -> float:

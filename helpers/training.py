@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import checkpoints
+from helpers import checkpoints, gates
 from helpers.batches import Shuffled
 from helpers.masks import CheapMasks
 from helpers.predictors import device_of, require_finite, standard
@@ -55,9 +56,8 @@ def train(
         a checkpoint that is damaged or belongs to another run.
     FloatingPointError : if the loss diverges.
     """
-    classes = standard(model, inputs[:1]).shape[-1]
     require_finite(inputs)
-    require_labels(labels, len(inputs), classes)
+    require_labels(labels, len(inputs), classes=standard(model, inputs[:1]).shape[-1])
     device = device_of(model)
 
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -82,6 +82,7 @@ def train(
         checkpoint=checkpoint,
         settings=lambda: {
             "batch_size": batch_size,
+            "rates": gates.rates(model),
             "perturb": checkpoints.describe(perturb),
             "data": checkpoints.fingerprint([inputs, labels]),
         },
@@ -92,8 +93,9 @@ def train(
 def require_labels(labels: Tensor, n: int, classes: int) -> None:
     if labels.shape != (n,):
         raise ValueError(f"expected labels [{n}], one per input, got {list(labels.shape)}")
-    if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
+    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= classes:
+        found = labels.to(torch.float64)
         raise ValueError(
-            f"labels must be whole numbers from 0 to {classes - 1}, as the network has {classes} outputs; "
-            f"got {labels.dtype} from {labels.min()} to {labels.max()}"
+            f"labels must be whole numbers from 0 to {classes - 1} of type int64, as the network has {classes} outputs; "
+            f"got {labels.dtype} from {found.min():g} to {found.max():g}"
         )

@@ -198,13 +198,13 @@ plots.disagreements(x_test[worst], y_test[worst], shown)
 # %% [markdown]
 # ## Does it know how sure it is?
 #
-# A *reliability diagram* sorts the test digits by confidence, cuts them into groups of equal size, and asks how
+# On the left, once more the distance to the ideal. On the right a *reliability diagram*: it sorts the test digits by confidence, cuts them into groups of equal size, and asks how
 # often each group is right. On the dashed line confidence and accuracy agree; above it a network is too modest,
 # below it too sure. After a short training with much dropout all three are too modest; weight scaling adds to
 # that.
 
-# %%
-plots.reliability(predictions, y_test)
+# %% tags=["picture"]
+plots.summary(distance, predictions, y_test)
 
 # %% [markdown]
 # ## Move the number of masks

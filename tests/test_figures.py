@@ -52,7 +52,7 @@ def test_figures_have_labelled_axes_with_one_colour_per_predictor(gated, lines):
     images = torch.rand(50, 1, 8, 8)
     predictions = {name: gated for name in lines}
     figures = [
-        plots.reliability(predictions, labels),
+        plots.summary(dict.fromkeys(lines, 0.1), predictions, labels),
         plots.settling(5, gated, lines, 3),
         plots.disagreements(images[:3], labels[:3], {name: q[:3] for name, q in predictions.items()}),
         plots.ensemble(images[0], gated, shown=4),
