@@ -117,7 +117,7 @@ def linked(text: str) -> str:
     text = re.sub(
         r"(https://github\.com/|colab\.research\.google\.com/github/)[\w.-]+/dropout-distillation", rf"\1{where}", text
     )
-    return re.sub(r"(?<=/blob/|TAG = \")v\d+\.\d+\.\d+", f"v{PROJECT['version']}", text)
+    return re.sub(r'(/blob/|dropout-distillation\\?", \\?")v\d+\.\d+\.\d+', rf"\1v{PROJECT['version']}", text)
 
 
 def links() -> None:

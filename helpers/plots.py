@@ -5,7 +5,7 @@ The figures do not pass through pyplot, so that nothing is shown twice and nothi
 Each predictor has one colour everywhere, from the palette of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -15,19 +15,6 @@ from torch import Tensor
 
 COLOURS = {"standard": "#D55E00", "Monte Carlo": "#56B4E9", "distilled": "#009E73", "ideal": "#000000"}
 MARKERS = {"standard": "s", "Monte Carlo": "o", "distilled": "D", "ideal": "_"}
-
-
-def gallery(images: Tensor, titles: Sequence[str], columns: int = 10) -> Figure:
-    """Grey images [N, 1, H, W] in rows of `columns`, each under its title."""
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(0.95 * columns, 1.25 * rows), layout="tight")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, title in zip(axes.flat, images, titles, strict=False):
-        axis.imshow(image[0].cpu(), cmap="gray_r")
-        axis.set_title(title, fontsize=8)
-    return figure
 
 
 def ensemble(image: Tensor, gated: Tensor, shown: int = 6) -> Figure:

@@ -76,12 +76,12 @@ def descend(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     rates = schedule(lr, epochs)
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=rates[0], momentum=momentum, weight_decay=weight_decay
-    )
-    first = 0
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=rates[0], momentum=momentum, weight_decay=weight_decay)
+    path, identity, first = None, {}, 0
     if checkpoint is not None:
-        checkpoint = Path(checkpoint)
+        path = Path(checkpoint)
+        path.parent.mkdir(parents=True, exist_ok=True)
         identity = {
             "epochs": epochs,
             "lr": rates,
@@ -91,20 +91,19 @@ def descend(
             "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
             **settings(),
         }
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        if state := checkpoints.load(checkpoint, identity, device):
+        if state := checkpoints.load(path, identity, device):
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             first = state["epoch"]
 
-    steps = len(batches) if hasattr(batches, "__len__") else None
-    total, done = (epochs * steps, first * steps) if steps else (None, 0)
+    steps = length(batches)
+    total, done = (None, 0) if steps is None else (epochs * steps, first * steps)
     with tqdm(total=total, initial=done, desc=title, unit="step", leave=False, disable=not progress) as bar:
         for epoch in range(first, epochs):
             rate = rates[max(start for start in rates if start <= epoch)]
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            running, loss, step = None, None, -1
+            shown, step = None, None
             with seeded(derived(seed, epoch), device):
                 for step, batch in enumerate(batches):
                     loss = objective(batch)
@@ -113,21 +112,24 @@ def descend(
                     optimizer.step()
                     if step % STEPS_BETWEEN_LOOKS == 0:
                         value = finite(loss, epoch, step, rate)
-                        running = value if running is None else 0.9 * running + 0.1 * value
-                        bar.set_postfix(
-                            epoch=f"{epoch + 1}/{epochs}", loss=f"{running:.4f}", lr=f"{rate:g}", refresh=False
-                        )
+                        shown = value if shown is None else 0.8 * shown + 0.2 * value
+                        bar.set_postfix_str(f"epoch {epoch + 1}/{epochs}, loss={shown:.4f}, lr={rate:g}", refresh=False)
                     bar.update()
-            if loss is None:
+            if step is None:
                 raise ValueError("the data set is empty: an epoch had no batch in it")
-            finite(loss, epoch, step, rate)
-            if name := not_finite(model):  # the very last step may have thrown them far, with the loss yet to notice
-                raise FloatingPointError(
-                    f"{name!r} is no longer finite after epoch {epoch + 1}: lower the rate {rate:g}"
-                )
-            if checkpoint is not None:
+            if name := not_finite(model):  # after the last steps, whose losses nobody looked at
+                raise FloatingPointError(f"{name!r} is not finite after epoch {epoch + 1}: {advice(rate)}")
+            if path is not None:
                 state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoints.save(checkpoint, identity, state)
+                checkpoints.save(path, identity, state)
+
+
+def length(batches: Iterable[Any]) -> int | None:
+    """Batches per epoch, or ``None`` for a stream that does not know."""
+    try:
+        return len(batches)
+    except TypeError:
+        return None
 
 
 def not_finite(model: nn.Module) -> str | None:
@@ -139,8 +141,12 @@ def not_finite(model: nn.Module) -> str | None:
 def finite(loss: Tensor, epoch: int, step: int, rate: float) -> float:
     value = loss.item()
     if not math.isfinite(value):
-        raise FloatingPointError(
-            f"the loss became {value} in epoch {epoch + 1}, step {step + 1}: the learning rate {rate:g} is probably "
-            "too large for this network. Lower it, or look for extreme values in the inputs."
-        )
+        raise FloatingPointError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1}: {advice(rate)}")
     return value
+
+
+def advice(rate: float) -> str:
+    return (
+        f"the learning rate {rate:g} is probably too large for this network. Lower it, or look for extreme values in the "
+        "inputs."
+    )

@@ -171,7 +171,7 @@ table = evaluation.table(predictions, {"standard": 1, "Monte Carlo": 100, "disti
 table.round({"error [%]": 1, "NLL [nats]": 3, "ECE [%]": 1, "KL(ideal ‖ ·) [nats]": 4})
 
 # %% tags=["nbval-check-output"]
-distance = table["KL(ideal ‖ ·) [nats]"]
+distance = table["KL(ideal ‖ ·) [nats]"].to_dict()
 facts = {
     "the student has the size of the teacher": len(student) == len(teacher)
     and networks.parameter_count(student) == networks.parameter_count(teacher),

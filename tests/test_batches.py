@@ -81,20 +81,16 @@ FORMS = {
     "Dataset of x, float": Items(lambda i: (X[i], i / 3)),
     "stream of x": Stream(X),
     "stream of x, y": Stream(X, Y),
+    "stream of x with a length": SizedStream(X),
     "loader of x": DataLoader(Items(lambda i: X[i]), 4),
     "loader of x,": DataLoader(TensorDataset(X), 4, shuffle=True),
     "loader of x, y": DataLoader(TensorDataset(X, Y), 4, shuffle=True),
     "loader of a stream": DataLoader(Stream(X, Y), 4),
     "loader of whole batches": DataLoader(Stream(X.split(4), Y.split(4)), batch_size=None),
 }
-SIZED_STREAM = pytest.param(
-    SizedStream(X),
-    id="stream of x with a length",
-    marks=pytest.mark.xfail(strict=True, reason="BUG batches.unlabelled: asks an IterableDataset to shuffle"),
-)
 
 
-@pytest.mark.parametrize("data", [*(pytest.param(form, id=name) for name, form in FORMS.items()), SIZED_STREAM])
+@pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
 def test_every_input_comes_once_per_epoch_without_its_label(data):
     for _ in range(2):
         epoch = list(batches.unlabelled(data, batch_size=4))
@@ -130,24 +126,17 @@ def test_the_number_of_batches_is_known_beforehand(name):
 
 NOT_PLAIN = {
     "labels first": (TensorDataset(Y, X), r"\(\[4\], \[4, 2\]\)"),
-    "labels alone": (TensorDataset(Y), r"\[4\]"),
+    "labels alone": (TensorDataset(Y), r"\(\[4\]\)"),
+    "two labels": (TensorDataset(Y, Y), r"\(\[4\], \[4\]\)"),
     "two inputs": (TensorDataset(X, X), r"\(\[4, 2\], \[4, 2\]\)"),
     "triple": (TensorDataset(X, Y, Y), r"\(\[4, 2\], \[4\], \[4\]\)"),
     "dict": (Items(lambda i: {"image": X[i], "label": 1}), "dict"),
     "words": (Items(lambda i: (X[i], "cat")), r"\(\[4, 2\], .*str"),
 }
-TWO_LABELS = pytest.param(
-    TensorDataset(Y, Y),
-    r"\(\[4\], \[4\]\)",
-    id="two labels",
-    marks=pytest.mark.xfail(
-        strict=True, reason="BUG batches.inputs_of: the message describes a part of the batch, [4]"
-    ),
-)
 
 
 @pytest.mark.parametrize("in_a_loader", [False, True])
-@pytest.mark.parametrize(("data", "shape"), [*(pytest.param(*v, id=k) for k, v in NOT_PLAIN.items()), TWO_LABELS])
+@pytest.mark.parametrize(("data", "shape"), NOT_PLAIN.values(), ids=NOT_PLAIN)
 def test_a_batch_whose_inputs_are_not_plain_is_refused_and_described(data, shape, in_a_loader):
     data = DataLoader(data, batch_size=4) if in_a_loader else data
     with pytest.raises(
