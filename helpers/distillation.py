@@ -132,6 +132,7 @@ def distill(
                 "perturb": checkpoints.describe(perturb),
                 "loss": checkpoints.describe(loss),
                 "samples": samples,
+                "output": checkpoints.describe(output),
                 "rates": gates.rates(teacher),
                 "teacher": checkpoints.fingerprint(teacher.state_dict().values()),
                 "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else type(inputs).__name__,

@@ -118,7 +118,7 @@ def descend(
             if step is None:
                 raise ValueError("the data set is empty: an epoch had no batch in it")
             if name := not_finite(model):  # after the last steps, whose losses nobody looked at
-                raise FloatingPointError(f"{name!r} is not finite after epoch {epoch + 1}: {advice(rate)}")
+                raise FloatingPointError(f"{name!r} became infinite or NaN in epoch {epoch + 1}: {advice(rate)}")
             if path is not None:
                 state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 checkpoints.save(path, identity, state)

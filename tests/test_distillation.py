@@ -371,9 +371,6 @@ class Stream(IterableDataset):
         return iter(INPUTS)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="BUG sgd.descend with batches.Unlabelled: len() of what has none"
-)
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: DataLoader(data, 8)], ids=["data set", "loader"])
 @pytest.mark.parametrize("progress", [False, True])
 def test_a_stream_without_a_length_is_distilled_as_the_same_examples_in_a_loader(wrap, progress):
@@ -429,9 +426,6 @@ def softmax_when_warm(z):
     return (z / 10).softmax(-1)
 
 
-BUG = pytest.mark.xfail(strict=True, reason="BUG distill: not among the checkpoint's settings")
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -442,7 +436,7 @@ BUG = pytest.mark.xfail(strict=True, reason="BUG distill: not among the checkpoi
         ({"perturb": datasets.mirror}, ["perturb"]),
         ({"batch_size": 4}, ["batch_size"]),
         ({"student": student_network()}, ["parameters"]),
-        pytest.param({"output": softmax_when_warm}, ["output"], marks=BUG),
+        ({"output": softmax_when_warm}, ["output"]),
     ],
     ids=["teacher", "data", "samples", "loss", "perturb", "batch_size", "student", "output"],
 )
@@ -505,7 +499,7 @@ WITH_NAN = INPUTS.index_fill(0, torch.tensor([2, 5]), float("nan"))
         ({"samples": 0}, ValueError, "must be at least 1, not 0"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, not 0"),
         ({"lr": -1.0}, ValueError, "learning rates must be positive"),
-        ({"lr": 1e6}, FloatingPointError, "became nan in epoch .*learning rate 1e[+]06 is probably too large"),
+        ({"lr": 1e6}, FloatingPointError, "became .* in epoch .*learning rate 1e[+]06 is probably too large"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
     ],
 )

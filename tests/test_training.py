@@ -299,9 +299,7 @@ def test_a_setting_that_makes_no_sense_is_refused(setting, message):
 
 
 def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(path):
-    with pytest.raises(
-        FloatingPointError, match=r"loss became (nan|inf) in epoch 2, step \d.*1e\+30 is probably too large"
-    ):
+    with pytest.raises(FloatingPointError, match=r"became (nan|inf).* in epoch 2.*1e\+30 is probably too large"):
         train(network(), *examples(), epochs=4, lr={0: 0.01, 1: 1e30}, batch_size=8, checkpoint=path, progress=False)
     saved = torch.load(path, weights_only=True)
     assert saved["epoch"] == 1
