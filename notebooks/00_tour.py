@@ -40,9 +40,9 @@ if missing:
 sys.path.insert(0, str(home))
 
 # %%
+# %matplotlib inline
 import json
 
-import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
 
@@ -50,7 +50,6 @@ from helpers import checks, datasets, evaluation, gates, networks, plots, predic
 from helpers.distillation import distill
 
 torch.manual_seed(0)
-plt.rcParams["figure.dpi"] = 90
 
 # %% [markdown]
 # ## One network that is very many

@@ -155,8 +155,6 @@ DAMAGE = {
     "a single .npy array": single_array,
     "broken header": broken_header,
     "unknown compression": unknown_compression,
-    "broken header": broken_header,
-    "unknown compression": unknown_compression,
 }
 
 
@@ -166,6 +164,25 @@ def test_a_damaged_or_foreign_file_is_named_with_what_to_do(damage, tmp_path):
     damage(path, made_up("mnist"))
     with pytest.raises(ValueError, match=re.escape(str(path)) + r" is damaged or is not mnist: (.|\n)+Delete it"):
         datasets.load("mnist", tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="BUG datasets.read: advises to delete a good file")
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_a_good_file_that_cannot_be_read_now_is_not_called_damaged(error, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    np.savez(tmp_path / "mnist.npz", **made_up("mnist"))
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(type(error)):
+        datasets.load("mnist", tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="BUG datasets.read: only the shape of the images is looked at")
+def test_cifar100_in_the_place_of_cifar10_is_refused(tmp_path):
+    np.savez(tmp_path / "cifar10.npz", **made_up("cifar100"))
+    with pytest.raises(ValueError, match="is damaged or is not cifar10"):
+        datasets.load("cifar10", tmp_path)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path):

@@ -260,11 +260,11 @@ def test_an_environment_of_its_own_is_noticed(old, new):
 
 
 def unknown_targets(readme: str, makefile: str) -> list[str]:
-    """Targets that a command in the README names, between backticks or in a fenced block, and the Makefile lacks."""
+    """Targets that the README names, between backticks or in a fenced or indented block, and the Makefile lacks."""
     targets = set(re.findall(r"(?m)^([a-z][\w-]*):", makefile))
     blocks = re.findall(r"(?ms)^```.*?^```", readme)
     prose = re.sub(r"(?ms)^```.*?^```", "", readme)
-    commands = "\n".join([*blocks, *re.findall(r"`([^`]+)`", prose)])
+    commands = "\n".join([*blocks, *re.findall(r"(?m)^ {4,}(.*)", prose), *re.findall(r"`([^`]+)`", prose)])
     named = re.findall(r"(?m)(?:^|&& |; |\$ ) *make((?: [a-z][\w-]*(?![\w=-]))+)", commands)
     return [
         f"README.md says `make {target}`, which the Makefile does not have: add it, or correct the README"
@@ -279,11 +279,10 @@ def test_the_readme_names_only_targets_that_exist():
 
 
 def test_a_target_that_does_not_exist_is_noticed():
-    readme = (
-        "`make tour` makes sure; make sure of `make nothing`.\n```\n$ make test A=b\nmake test-all lab  # all\n```\n"
-    )
+    prose = "`make tour` and `make nothing`\nmake sure of it:\n\n    make indented  # at last\n\n"
+    readme = prose + "```\n$ make test PYTHON=python3.12\nmake test-all lab  # a few minutes\n```\n"
     named = [line.split("`")[1] for line in unknown_targets(readme, read("Makefile"))]
-    assert named == ["make test-all", "make nothing"]
+    assert named == ["make test-all", "make indented", "make nothing"]
 
 
 # ---- helpers on a bare machine ------------------------------------------------------------------------------------
