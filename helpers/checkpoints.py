@@ -1,6 +1,5 @@
 """Files that an interrupted run continues from: written whole or not at all, loaded without executing code."""
 
-import os
 import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -9,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from helpers.files import replacing
 
 FORMAT = 1
 
@@ -20,17 +21,11 @@ def save(path: Path, settings: dict, state: dict) -> None:
     ------
     OSError : if the file cannot be written (no such folder, no permission, full disk); the old one is intact.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save({"format": FORMAT, "settings": settings, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # PyTorch's zip writer reports a full disk as a RuntimeError
         raise OSError(f"cannot write the checkpoint {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | None:
@@ -47,6 +42,8 @@ def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | N
         if state["format"] != FORMAT:
             raise ValueError(f"its format is {state['format']}, this version reads {FORMAT}")
         saved = state["settings"]
+    except (PermissionError, MemoryError, torch.OutOfMemoryError):
+        raise  # the file may be good
     except Exception as error:  # a damaged file can raise almost anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

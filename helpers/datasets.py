@@ -4,7 +4,6 @@
 read from ``data/cache/NAME.npz``; if that file is not there, torchvision downloads the set and the file is written.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from helpers.files import replacing
 
 CACHE = Path(__file__).resolve().parent.parent / "data" / "cache"
 
@@ -65,7 +66,9 @@ def load(name: str, cache: Path = CACHE) -> Data:
         raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
     path = Path(cache) / f"{name}.npz"
     if not path.exists():
-        write(path, download(name, path))
+        arrays = download(name, path)
+        with replacing(path) as file:
+            np.savez(file, **arrays)
     return read(name, path)
 
 
@@ -96,6 +99,7 @@ def shuffled_split(name: str, images: np.ndarray, labels: np.ndarray, n_train: i
 
 EMBEDDED = {"mnist-small": mnist_small, "digits": digits}
 SIZES = {"mnist": (28, 28), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+CLASSES = {"mnist": 10, "cifar10": 10, "cifar100": 100}
 NAMES = [*EMBEDDED, *SIZES]
 
 
@@ -106,6 +110,8 @@ def read(name: str, path: Path) -> Data:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         names = [str(n) for n in arrays["class_names"]]
+        if len(names) != CLASSES[name]:
+            raise ValueError(f"it has {len(names)} classes")
         splits = []
         for part in ("train", "test"):
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
@@ -116,21 +122,11 @@ def read(name: str, path: Path) -> Data:
             pixels = torch.from_numpy(images)
             pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
             splits.append(Split(pixels, torch.from_numpy(labels.astype(np.int64))))
+    except (PermissionError, MemoryError):
+        raise  # the file may be good
     except Exception as error:  # a damaged file can raise almost anything
         raise ValueError(f"{path} is damaged or is not {name}: {error}. Delete it, and it is made again.") from error
     return Data(name, *splits, names)
-
-
-def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write `arrays` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def download(name: str, path: Path) -> dict[str, np.ndarray]:

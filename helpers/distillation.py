@@ -86,7 +86,7 @@ def distill(
     gates.require_stochastic_layers(teacher)
     if name := not_finite(teacher):
         raise ValueError(f"the teacher's {name!r} holds NaN or infinity; it has diverged in training")
-    require_positive(samples)
+    require_positive("samples", samples)
     batches = unlabelled(inputs, batch_size)
     device = device_of(teacher) if device is None else torch.device(device)
     if device != device_of(teacher):

@@ -6,7 +6,6 @@ Needs the extra ``notebooks``.
 
 import argparse
 import base64
-import os
 import re
 import tomllib
 from pathlib import Path
@@ -18,6 +17,8 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
+
+from helpers.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -34,7 +35,6 @@ def execute(source: Path) -> NotebookNode:
     nbclient.exceptions.CellExecutionError : if a cell raises.
     """
     notebook = jupytext.read(source)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     with tqdm(total=len(cells), desc=source.stem, unit="cell", leave=False) as bar:
         client = NotebookClient(
@@ -65,11 +65,8 @@ def transient(output: NotebookNode) -> bool:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def page(notebook: NotebookNode) -> str:

@@ -85,7 +85,7 @@ def monte_carlo(
             total = total + output(model(batch))
         return total / m
 
-    require_positive(m)
+    require_positive("the number of masks m", m)
     with gates.sampling(model), seeded(seed, device_of(model)):
         return in_batches(mean, model, x, batch_size)
 
@@ -110,7 +110,7 @@ def geometric(
             total = total + log(output, model(batch))
         return (total / m).softmax(-1)  # exp, and divided by its sum
 
-    require_positive(m)
+    require_positive("the number of masks m", m)
     with gates.sampling(model), seeded(seed, device_of(model)):
         return in_batches(mean, model, x, batch_size)
 
@@ -198,6 +198,6 @@ def require_finite(x: Tensor) -> None:
         raise ValueError(f"{bad} of the {len(x)} inputs hold NaN or infinity; remove or repair them first")
 
 
-def require_positive(m: int) -> None:
-    if m < 1:
-        raise ValueError(f"the number of masks m must be at least 1, not {m}")
+def require_positive(name: str, count: int) -> None:
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, not {count}")

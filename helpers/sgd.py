@@ -81,7 +81,6 @@ def descend(
     path, identity, first = None, {}, 0
     if checkpoint is not None:
         path = Path(checkpoint)
-        path.parent.mkdir(parents=True, exist_ok=True)
         identity = {
             "epochs": epochs,
             "lr": rates,

@@ -6,19 +6,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.special import rel_entr
+from scipy.special import kl_div, rel_entr, softmax
 
 from helpers import bregman
 
 LOSSES = [bregman.kl, bregman.squared_euclidean]
 ALL = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 
+maths = settings(deadline=None, derandomize=True)
+
 positive = arrays(np.float64, (2, 4), elements=st.floats(1e-3, 10))
+unnormalised = arrays(np.float64, (2, 4), elements=st.just(0.0) | st.floats(1e-3, 10))
 simplices = positive.map(lambda a: torch.from_numpy(a / a.sum(-1, keepdims=True)))
 
 
 @ALL
-@settings(deadline=None)
+@maths
 @given(pair=simplices)
 def test_a_divergence_is_never_negative_and_zero_at_equality(loss, pair):
     y, y_hat = pair
@@ -27,7 +30,7 @@ def test_a_divergence_is_never_negative_and_zero_at_equality(loss, pair):
 
 
 @ALL
-@settings(deadline=None)
+@maths
 @given(pair=positive.map(torch.from_numpy))
 def test_the_loss_is_g1_plus_g2_plus_y_g3(loss, pair):
     y, y_hat = pair
@@ -36,7 +39,7 @@ def test_the_loss_is_g1_plus_g2_plus_y_g3(loss, pair):
 
 
 @ALL
-@settings(deadline=None)
+@maths
 @given(pair=positive.map(torch.from_numpy))
 def test_the_loss_is_the_gap_under_the_tangent_of_phi(loss, pair):
     y, y_hat = pair[0], pair[1].clone().requires_grad_()
@@ -46,11 +49,19 @@ def test_the_loss_is_the_gap_under_the_tangent_of_phi(loss, pair):
     torch.testing.assert_close(loss.grad_phi(pair[1]), gradient)
 
 
-@settings(deadline=None)
+@maths
 @given(pair=simplices)
 def test_kl_is_scipy_s_relative_entropy(pair):
     y, y_hat = pair
     assert bregman.kl(y, y_hat).item() == pytest.approx(rel_entr(y.numpy(), y_hat.numpy()).sum(), abs=1e-12)
+
+
+@maths
+@given(pair=unnormalised)
+def test_kl_is_scipy_s_generalised_divergence_off_the_simplex_and_where_either_is_zero(pair):
+    """0 log 0 = 0, and infinity where the prediction alone is zero."""
+    y, y_hat = torch.from_numpy(pair)
+    assert bregman.kl(y, y_hat).item() == pytest.approx(kl_div(*pair).sum(), abs=1e-12)
 
 
 def test_squared_euclidean_is_the_squared_distance():
@@ -65,16 +76,63 @@ def test_kl_at_the_boundary():
     assert bregman.kl(torch.tensor([0.5, 0.5, 0.0]), y).item() == float("inf")
 
 
-@ALL
+def test_kl_has_a_gradient_where_the_target_is_zero():
+    y_hat = torch.tensor([0.2, 0.3, 0.5], requires_grad=True)
+    bregman.kl(torch.tensor([1.0, 0.0, 0.0]), y_hat).backward()
+    torch.testing.assert_close(y_hat.grad, torch.tensor([1 - 1 / 0.2, 1.0, 1.0]))
+
+
+class SumOfExponentials(bregman.Bregman):
+    """φ(y) = Σ exp(y), so that ℓ(y, ŷ) = Σ exp(y) - exp(ŷ) (1 + y - ŷ)."""
+
+    name = "sum_of_exponentials"
+
+    def phi(self, y):
+        return y.exp().sum(-1)
+
+    def grad_phi(self, y):
+        return y.exp()
+
+
+@maths
+@given(pair=arrays(np.float64, (2, 4), elements=st.floats(-5, 5)))
+def test_a_generator_and_its_gradient_make_a_loss(pair):
+    y, y_hat = pair
+    expected = (np.exp(y) - np.exp(y_hat) * (1 + y - y_hat)).sum()
+    assert SumOfExponentials()(*torch.from_numpy(pair)).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, SumOfExponentials()], ids=repr)
+def test_targets_and_predictions_broadcast(loss):
+    y, y_hat = torch.rand(5, 3, 4).softmax(-1), torch.rand(3, 4).softmax(-1)
+    rows = [loss(y[i, j], y_hat[j]) for i in range(5) for j in range(3)]
+    torch.testing.assert_close(loss(y, y_hat), torch.stack(rows).reshape(5, 3))
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, SumOfExponentials(), bregman.kl.with_logits], ids=repr)
 def test_gradients_agree_with_finite_differences(loss):
     y, y_hat = torch.rand(2, 5, 4, dtype=torch.float64) + 0.1
     assert torch.autograd.gradcheck(loss, (y.requires_grad_(), y_hat.requires_grad_()))
 
 
-def test_kl_with_logits_is_kl_of_the_softmax():
-    y, logits = torch.randn(2, 6, 4, dtype=torch.float64)
-    y = y.softmax(-1)
-    torch.testing.assert_close(bregman.kl.with_logits(y, logits), bregman.kl(y, logits.softmax(-1)))
+@maths
+@given(y=simplices.map(lambda pair: pair[0]), logits=arrays(np.float64, 4, elements=st.floats(-30, 30)))
+def test_kl_with_logits_is_kl_of_the_softmax(y, logits):
+    expected = rel_entr(y.numpy(), softmax(logits)).sum()
+    assert bregman.kl.with_logits(y, torch.from_numpy(logits)).item() == pytest.approx(expected, abs=1e-9)
+
+
+@maths
+@given(
+    kept=st.lists(st.booleans(), min_size=4, max_size=4).filter(any),
+    logits=arrays(np.float32, 4, elements=st.floats(-1e4, 1e4, width=32)),
+)
+def test_kl_with_logits_is_finite_where_targets_are_zero(kept, logits):
+    y = torch.tensor(kept) / sum(kept)
+    logits = torch.from_numpy(logits).requires_grad_()
+    loss = bregman.kl.with_logits(y, logits)
+    loss.backward()
+    assert loss.isfinite() and logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("size", [100.0, 1e4])
@@ -88,6 +146,16 @@ def test_kl_with_logits_is_finite_with_its_gradient_for_extreme_logits(size):
 @pytest.fixture
 def ensemble():
     return torch.randn(30, 8, 3, dtype=torch.float64).mul(2).softmax(-1)
+
+
+@ALL
+def test_j_and_j_prime_are_means_over_examples_and_masks(loss, ensemble):
+    q = torch.randn(8, 3, dtype=torch.float64).softmax(-1)
+    J, J_prime, delta = bregman.objectives(loss, ensemble, q)
+    one = lambda f, q: loss(f, q).item()
+    assert J.item() == pytest.approx(np.mean([one(sum(ensemble[:, n]) / 30, q[n]) for n in range(8)]))
+    assert J_prime.item() == pytest.approx(np.mean([one(f, q[n]) for n in range(8) for f in ensemble[:, n]]))
+    assert delta.item() == pytest.approx(J.item() - J_prime.item())
 
 
 @ALL
@@ -115,7 +183,7 @@ def test_a_loss_that_is_no_bregman_divergence_has_a_gap_that_moves(ensemble):
     assert torch.stack(gaps).std() > 1e-3
 
 
-@pytest.mark.parametrize("f, q", [((8, 3), (8, 3)), ((5, 8, 3), (8, 4)), ((5, 8, 3), (1, 8, 3))])
+@pytest.mark.parametrize("f, q", [((8, 3), (8, 3)), ((5, 8, 3), (8, 4)), ((5, 8, 3), (1, 8, 3)), ((5, 8, 3), (3,))])
 def test_objectives_want_f_by_mask_example_and_class(f, q):
     with pytest.raises(ValueError, match=r"expected f \[M, N, K\] and q \[N, K\]"):
         bregman.objectives(bregman.kl, torch.rand(f), torch.rand(q))

@@ -166,7 +166,6 @@ def test_a_damaged_or_foreign_file_is_named_with_what_to_do(damage, tmp_path):
         datasets.load("mnist", tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG datasets.read: advises to delete a good file")
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
 def test_a_good_file_that_cannot_be_read_now_is_not_called_damaged(error, tmp_path, monkeypatch):
     def fail(*_, **__):
@@ -178,7 +177,6 @@ def test_a_good_file_that_cannot_be_read_now_is_not_called_damaged(error, tmp_pa
         datasets.load("mnist", tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG datasets.read: only the shape of the images is looked at")
 def test_cifar100_in_the_place_of_cifar10_is_refused(tmp_path):
     np.savez(tmp_path / "cifar10.npz", **made_up("cifar100"))
     with pytest.raises(ValueError, match="is damaged or is not cifar10"):

@@ -19,15 +19,6 @@ INPUTS = torch.randn(N, D, generator=torch.Generator().manual_seed(1))
 SHORT = {"epochs": 2, "lr": 0.1, "batch_size": 8, "progress": False}  # three steps an epoch
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For networks this small a second thread costs more than it computes, and very much more on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def seeded_network(*make, seed=0, scale=1.0):
     """The layers that `make` makes, with the same weights each time."""
     with torch.random.fork_rng(), torch.no_grad():

@@ -13,15 +13,6 @@ from helpers.training import train
 N, D, K = 20, 6, 3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For networks this small a second thread costs more than it computes, and very much more on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def examples(n=N):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(n, D, generator=generator), torch.randint(K, (n,), generator=generator)
