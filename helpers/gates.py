@@ -22,6 +22,11 @@ from helpers.masks import CheapMasks
 
 UNITS = (nn.Dropout,)
 CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+DIMENSIONS = {
+    nn.Dropout1d: (3,),
+    nn.Dropout2d: (3, 4),
+    nn.Dropout3d: (5,),
+}  # with which PyTorch sees a batch [N, C, ...]
 OTHERS = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -135,7 +140,7 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
     ----------
     masks : {name: 0/1 tensor}, one for every name in `stochastic_layers(model)`. A mask is shared by all
         examples or has a first dimension N. For units it is shaped like what enters the layer, [...] or
-        [N, ...]; for channels it is [C] or [N, C].
+        [N, ...]; for channels it is [C] or [N, C]. Gates are per example: nothing is broadcast within one.
 
     Raises
     ------
@@ -155,15 +160,15 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
             raise ValueError(f"the mask of {name!r} holds values other than 0 and 1")
 
     def gate(name: str):
-        def hook(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
-            return apply_mask(name, layer, inputs[0], masks[name])
+        def hook(layer: nn.Module, args: tuple, kwargs: dict, _: Tensor) -> Tensor:
+            return apply_mask(name, layer, entering(args, kwargs), masks[name])
 
         return hook
 
     hooks = []
     try:
         for name, layer in layers.items():
-            hooks.append(layer.register_forward_hook(gate(name)))
+            hooks.append(layer.register_forward_hook(gate(name), with_kwargs=True))
         with deterministic(model):
             yield
     finally:
@@ -171,19 +176,29 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
             hook.remove()
 
 
+def entering(args: tuple, kwargs: dict) -> Tensor:
+    """What a dropout layer was called with: its only argument."""
+    return next(iter((*args, *kwargs.values())))
+
+
+def gated_shape(name: str, layer: nn.Module, x: Tensor) -> torch.Size:
+    """The shape of the gates that `layer` draws for a batch `x`: of all of it, or [N, C] where channels are dropped."""
+    if not isinstance(layer, CHANNELS):
+        return x.shape
+    if x.ndim not in DIMENSIONS[type(layer)]:
+        raise ValueError(f"{list(x.shape)} enters {name!r}, a {type(layer).__name__}, which takes this for no batch")
+    return x.shape[:2]
+
+
 def apply_mask(name: str, layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
     """What dropout layer `layer` makes of `x` when its gates are `mask`: x ∘ σ / (1 - p)."""
-    mask = mask.to(x)
-    if isinstance(layer, CHANNELS) and mask.ndim <= 2:
-        mask = mask.reshape(mask.shape + (1,) * (x.ndim - 2))
-    try:
-        fits = torch.broadcast_shapes(mask.shape, x.shape) == x.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
+    shape = gated_shape(name, layer, x)
+    if mask.shape not in (shape, shape[1:]):
         raise ValueError(f"the mask of {name!r} has shape {list(mask.shape)}, but {list(x.shape)} enters the layer")
     keep = 1 - layer.p
-    return x * mask / keep if keep else torch.zeros_like(x)
+    if keep == 0:
+        return torch.zeros_like(x)
+    return x * mask.to(x).reshape(mask.shape + (1,) * (x.ndim - len(shape))) / keep
 
 
 def require_gateable(layers: Mapping[str, nn.Module]) -> None:
@@ -205,8 +220,8 @@ def gate_shapes(model: nn.Module, x: Tensor) -> dict[str, torch.Size]:
 
     Raises
     ------
-    ValueError : if there is no stochastic layer, or one is used more than once in a pass (one mask per
-        name would then tie gates that training draws independently), or one is not used at all.
+    ValueError : if there is no stochastic layer; if one is used more than once in a pass, or meets several rows for
+        one example (one mask per name would tie gates that training draws independently); if one is not used.
     TypeError : as `fixed`.
     """
     layers = require_stochastic_layers(model)
@@ -214,14 +229,17 @@ def gate_shapes(model: nn.Module, x: Tensor) -> dict[str, torch.Size]:
     shapes: dict[str, torch.Size] = {}
 
     def note(name: str):
-        def hook(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        def hook(layer: nn.Module, args: tuple, kwargs: dict) -> None:
             if name in shapes:
                 raise ValueError(f"{name!r} is used more than once in a pass; give each use a layer of its own")
-            shapes[name] = inputs[0].shape[1:2] if isinstance(layer, CHANNELS) else inputs[0].shape[1:]
+            rows, *shape = gated_shape(name, layer, entering(args, kwargs))
+            if rows != 1:
+                raise ValueError(f"{name!r} meets {rows} rows for one example, whose gates one mask would tie together")
+            shapes[name] = torch.Size(shape)
 
         return hook
 
-    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         with deterministic(model), torch.no_grad():
             model(x[:1])
@@ -249,7 +267,7 @@ def enumerated(
     """
     n = sum(shape.numel() for shape in shapes.values())
     bits = (torch.arange(start, stop)[:, None] >> torch.arange(n)) & 1
-    keep = torch.cat([torch.full((shapes[name].numel(),), 1.0 - layers[name].p).double() for name in shapes])
+    keep = torch.cat([torch.full((shapes[name].numel(),), 1 - layers[name].p, dtype=torch.float64) for name in shapes])
     probabilities = torch.where(bits == 1, keep, 1 - keep).prod(1)
     parts = bits.double().split([shape.numel() for shape in shapes.values()], dim=1)
     masks = {name: part.reshape(-1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}

@@ -21,8 +21,9 @@ def keep(shape: Sequence[int], p: float) -> Tensor:
     kind, bits = (torch.int8, 8) if float(p * 256).is_integer() else (torch.int16, 16)
     # Without the lower bound random_ leaves the top bit of an int64 at zero, and every eighth byte below 128.
     words = torch.empty(-(-n * bits // 64), dtype=torch.int64).random_(-(2**63), None)
-    numbers = words.view(kind)[:n].view(*shape)  # uniform over the integers of `bits` bits
-    return numbers >= round(p * 2**bits) - 2 ** (bits - 1)
+    numbers = words.view(kind)[:n].view(tuple(shape))  # uniform over the integers of `bits` bits
+    dropped = min(round(p * 2**bits), 2**bits - 1)  # of the 2^bits integers; one at least is kept, for want of a 2^bits
+    return numbers >= dropped - 2 ** (bits - 1)
 
 
 def keep_like(input: Tensor, dimensions: int | None, p: float) -> Tensor:

@@ -180,7 +180,7 @@ def in_batches(predict: Output, model: nn.Module, x: Tensor, batch_size: int) ->
     """`predict` of each `batch_size` rows of `x` on the model's device; the results as one tensor, on x's."""
     require_finite(x)
     device = device_of(model)
-    with torch.inference_mode():
+    with torch.no_grad():
         results = [predict(batch.to(device)).to(x.device) for batch in x.split(batch_size)]
     return torch.cat(results)
 

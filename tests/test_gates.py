@@ -279,7 +279,6 @@ def test_masks_that_do_not_fit_are_refused(masks, message):
     assert not model[1]._forward_hooks
 
 
-@pytest.mark.xfail(strict=True, reason="BUG gates.fixed: a mask for the last dimension ties the gates of the others")
 def test_a_mask_that_leaves_out_dimensions_is_refused():
     model = nn.Sequential(nn.Dropout(0.5))
     with (
@@ -300,7 +299,6 @@ class ByKeyword(nn.Module):
         return self.drop(input=x)
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="BUG gates: hooks see no input that was passed by keyword")
 def test_a_layer_may_be_called_by_keyword():
     x = torch.randn(2, 3)
     assert gates.gate_shapes(ByKeyword(), x) == {"drop": (3,)}
@@ -333,9 +331,6 @@ def test_a_layer_that_is_used_twice_needs_two_names():
     assert not drop._forward_pre_hooks
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG gates: PyTorch takes the first dimension for the channels, `fixed` does not"
-)
 @pytest.mark.parametrize(("layer", "shape"), [(nn.Dropout1d, (2, 3)), (nn.Dropout3d, (2, 3, 4, 4))])
 def test_an_input_that_pytorch_takes_for_one_example_without_a_batch_is_refused(layer, shape):
     """There it drops whole examples, so that `exact` averages over other gates than training draws."""
@@ -370,10 +365,7 @@ def test_rates_are_those_of_the_layers():
     "rates",
     [
         (0.5, 0.25),
-        pytest.param(
-            (0.1, 0.7),
-            marks=pytest.mark.xfail(strict=True, reason="BUG gates.enumerated: 1 - p is rounded to float32"),
-        ),
+        (0.1, 0.7),
     ],
 )
 def test_each_mask_has_the_product_of_its_gates_probabilities(rates):

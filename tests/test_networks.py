@@ -1,5 +1,7 @@
 """The five networks have the sizes, layers and initial weights that the design gives them."""
 
+from math import comb
+
 import pytest
 import torch
 from torch import nn
@@ -150,16 +152,30 @@ def test_quick_s_two_placements_start_from_the_same_parameters():
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-@pytest.mark.parametrize(("drop_before_pool", "ratio", "tolerance"), [(True, 1.6, 0.2), (False, 1.0, 0.03)])
-def test_dropping_before_max_pooling_raises_its_mean_and_dropping_after_does_not(drop_before_pool, ratio, tolerance):
-    """The largest of nine rescaled units, 2 × 0.8 for uniform ones (without their edges), is not that of the units, 0.9.
+def mean_of_largest(n, p):
+    """E of the largest of n uniform units that are each dropped at rate p and rescaled."""
+    return sum(comb(n, k) * (1 - p) ** k * p ** (n - k) * k / (k + 1) for k in range(n + 1)) / (1 - p)
 
-    False alarms: the standard error of 46,080 gates is below 0.005.
-    """
+
+@pytest.mark.parametrize(("drop_before_pool", "p_pooled"), [(True, 0.5), (False, 0.0)])
+def test_dropping_before_max_pooling_raises_its_mean_and_dropping_after_does_not(drop_before_pool, p_pooled):
+    """False alarms: 0.03 is more than 6 standard errors, with 46,080 pooled values that vary by less than their mean."""
     torch.manual_seed(0)
-    network, x = networks.Quick(0.5, drop_before_pool=drop_before_pool), torch.rand(20, 9, 32, 32)
-    block = network[1:4].train()  # all that follows the convolution
-    assert (block(x).mean() / network.pool1(x).mean()).item() == pytest.approx(ratio, abs=tolerance)
+    network = networks.Quick(0.5, drop_before_pool=drop_before_pool)
+    block = nn.Sequential(*list(network)[1:4]).train()  # all that follows the first convolution
+    mean = block(torch.rand(20, 9, 32, 32)).mean().item()
+    windows = {9: 15 * 15, 6: 2 * 15, 4: 1}  # 3 x 3 and, on two sides, what is left of it
+    expected = sum(count * mean_of_largest(n, p_pooled) for n, count in windows.items()) / 16**2
+    assert mean == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=TypeError, reason="BUG networks: nn.Sequential slices by calling the constructor"
+)
+@EVERY
+def test_a_slice_of_a_network_is_its_layers(make):
+    network = make()
+    assert list(network[:3]) == list(network)[:3]
 
 
 def test_quick_s_two_placements_share_their_parameters():

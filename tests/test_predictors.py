@@ -146,18 +146,7 @@ class GatesForEachStep(nn.Module):
         return self.linear(self.drop(x.flatten(0, 1)).view(len(x), 4))
 
 
-@pytest.mark.parametrize(
-    "batch_size",
-    [
-        100,
-        pytest.param(
-            1,
-            marks=pytest.mark.xfail(
-                strict=True, reason="BUG exact: one mask is shared by all steps, and the mean is another one"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("batch_size", [1, 100])
 def test_exact_refuses_gates_that_it_would_tie(batch_size):
     with pytest.raises(ValueError, match="'drop'"):
         predictors.exact(GatesForEachStep(), torch.randn(3, 2, 2), batch_size=batch_size)
@@ -340,7 +329,6 @@ class RemembersItsTable(nn.Module):
         return self.linear(self.drop(x)) * self.linear(self.table)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="BUG predictors: inference_mode marks what the model keeps")
 @pytest.mark.parametrize("predict", [predictors.standard, *SAMPLING])
 def test_a_network_that_was_averaged_can_be_trained_on(predict):
     model, x = RemembersItsTable(), torch.randn(6, 4)
