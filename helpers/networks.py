@@ -24,7 +24,14 @@ MaxPool = partial(nn.MaxPool2d, ceil_mode=True)
 AvgPool = partial(nn.AvgPool2d, ceil_mode=True)
 
 
-class LeNet(nn.Sequential):
+class Layers(nn.Sequential):
+    """`nn.Sequential`, of which a slice is a plain `nn.Sequential` of some of its layers."""
+
+    def __getitem__(self, index: int | slice) -> nn.Module:
+        return nn.Sequential(*self)[index]
+
+
+class LeNet(Layers):
     """LeNet-5 in Caffe's form, with dropout before the last layer only.
 
     Grey images [N, 1, 28, 28] to logits [N, 10]; 431,080 parameters.
@@ -51,7 +58,7 @@ class LeNet(nn.Sequential):
         initialise(self)
 
 
-class LeNetAll(nn.Sequential):
+class LeNetAll(Layers):
     """LeNet with dropout after every convolution and fully connected layer but the last.
 
     Grey images [N, 1, 28, 28] to logits [N, 10]; 431,080 parameters. Dropout comes right after the
@@ -81,7 +88,7 @@ class LeNetAll(nn.Sequential):
         initialise(self)
 
 
-class Quick(nn.Sequential):
+class Quick(Layers):
     """cuda-convnet's Quick, with dropout after every convolution and fully connected layer but the last.
 
     Colour images [N, 3, 32, 32] to logits [N, K]; 145,578 parameters with K = 10.
@@ -126,7 +133,7 @@ class Quick(nn.Sequential):
         initialise(self, stds=(1e-4, 0.01, 0.01, 0.1, 0.1))
 
 
-class NiN(nn.Sequential):
+class NiN(Layers):
     """Network in Network: three blocks of one convolution and two 1 x 1 convolutions.
 
     Colour images [N, 3, 32, 32] to logits [N, K]; 966,986 parameters with K = 10.
@@ -158,7 +165,7 @@ class NiN(nn.Sequential):
         initialise(self, stds=(0.05,) * 9)
 
 
-class AllConv(nn.Sequential):
+class AllConv(Layers):
     """All-CNN-C: convolutions only, with strides in place of pooling.
 
     Colour images [N, 3, 32, 32] to logits [N, K]; 1,369,738 parameters with K = 10.

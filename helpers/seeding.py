@@ -22,6 +22,6 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
         yield
 
 
-def derived(*seeds: int) -> int:
-    """One well-mixed 63-bit seed from several numbers, such as a run's seed and an epoch."""
-    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derived(seed: int, *parts: int) -> int:
+    """A well-mixed 63-bit seed for a part of what `seed` governs, such as one epoch of a run."""
+    return int(np.random.SeedSequence(seed, spawn_key=parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -169,9 +169,6 @@ def test_dropping_before_max_pooling_raises_its_mean_and_dropping_after_does_not
     assert mean == pytest.approx(expected, abs=0.03)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="BUG networks: nn.Sequential slices by calling the constructor"
-)
 @EVERY
 def test_a_slice_of_a_network_is_its_layers(make):
     network = make()
