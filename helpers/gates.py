@@ -108,6 +108,19 @@ def remove(model: nn.Module) -> nn.Module:
     return model
 
 
+def split(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """`model` as two parts in sequence, the first of which draws nothing: for many masks it need run only once.
+
+    Only an `nn.Sequential` can be split, at its first stochastic layer. Of any other network all is the second part.
+    """
+    plain = type(model).forward is nn.Sequential.forward and "forward" not in vars(model)
+    if plain and not (model._forward_hooks or model._forward_pre_hooks):
+        layers = list(model)
+        first = next((i for i, layer in enumerate(layers) if stochastic_layers(layer)), 0)
+        return nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:])
+    return nn.Sequential(), model
+
+
 @contextmanager
 def deterministic(model: nn.Module) -> Iterator[None]:
     """Every layer of `model` in eval mode: the deterministic pass of standard dropout (section 3.1)."""

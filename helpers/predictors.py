@@ -60,7 +60,8 @@ def monte_carlo(
 ) -> Tensor:
     """Monte Carlo dropout: the mean of `m` gated passes (Rota Bulò et al. 2016, eq. 4).
 
-    Each example gets masks of its own in each pass. The mean is accumulated: memory does not grow with `m`.
+    Each example gets masks of its own in each pass. The mean is accumulated: memory does not grow with `m`. Of an
+    `nn.Sequential`, what comes before the first dropout layer runs once, not `m` times.
 
     Parameters
     ----------
@@ -79,11 +80,11 @@ def monte_carlo(
     ValueError : if `model` has no stochastic layer, `m` < 1, or `x` is empty or holds NaN or infinity.
     """
 
+    prefix, gated = gates.split(model)
+
     def mean(batch: Tensor) -> Tensor:
-        total = output(model(batch))
-        for _ in range(m - 1):
-            total = total + output(model(batch))
-        return total / m
+        h = prefix(batch)
+        return running_sum(lambda: output(gated(h.clone())), m) / m
 
     require_positive("the number of masks m", m)
     with gates.sampling(model), seeded(seed, device_of(model)):
@@ -104,11 +105,11 @@ def geometric(
     Parameters, returns, raises: as `monte_carlo`.
     """
 
+    prefix, gated = gates.split(model)
+
     def mean(batch: Tensor) -> Tensor:
-        total = log(output, model(batch))
-        for _ in range(m - 1):
-            total = total + log(output, model(batch))
-        return (total / m).softmax(-1)  # exp, and divided by its sum
+        h = prefix(batch)
+        return (running_sum(lambda: log(output, gated(h.clone())), m) / m).softmax(-1)  # exp, and divided by its sum
 
     require_positive("the number of masks m", m)
     with gates.sampling(model), seeded(seed, device_of(model)):
@@ -156,19 +157,30 @@ def exact(
             "use monte_carlo with a large m, or a smaller network."
         )
     transform = output if mean == "arithmetic" else partial(log, output)
+    prefix, gated = gates.split(model)
 
     def expectation(batch: Tensor) -> Tensor:
+        with gates.deterministic(model):
+            h = prefix(batch)
         total, chunk = 0.0, max(1, batch_size // len(batch))
         for start in range(0, 2**n, chunk):
             masks, weights = gates.enumerated(layers, shapes, start, min(start + chunk, 2**n))
             masks = {name: mask.repeat_interleave(len(batch), 0) for name, mask in masks.items()}
             with gates.fixed(model, masks):
-                f = transform(model(batch.repeat(len(weights), *[1] * (batch.ndim - 1))))
+                f = transform(gated(h.repeat(len(weights), *[1] * (h.ndim - 1))))
             f_by_mask = f.reshape(len(weights), len(batch), *f.shape[1:]).double()
             total = total + torch.tensordot(weights.to(f.device), f_by_mask, 1)
         return (total if mean == "arithmetic" else total.softmax(-1)).to(f.dtype)
 
     return in_batches(expectation, model, x, batch_size)
+
+
+def running_sum(draw: Callable[[], Tensor], m: int) -> Tensor:
+    """The sum of `m` draws, of which no two are kept."""
+    total = draw()
+    for _ in range(m - 1):
+        total = total + draw()
+    return total
 
 
 def log(output: Output, logits: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def test_standard_needs_no_dropout():
 def test_exact_does_not_depend_on_how_the_work_is_cut(batch_size, mean):
     model, x, seen = perceptron(0.3), torch.randn(7, 4), []
     expected = enumerated(perceptron_logits, model, x, (5,), (0.3,), mean)
-    model[0].register_forward_hook(lambda layer, inputs, output: seen.append(len(inputs[0])))
+    model[-1].register_forward_hook(lambda layer, inputs, output: seen.append(len(inputs[0])))
     np.testing.assert_allclose(predictors.exact(model, x, mean, batch_size=batch_size).numpy(), expected, atol=1e-6)
     assert max(seen) <= batch_size
 
@@ -234,9 +234,28 @@ def test_a_seed_repeats_the_masks_and_leaves_the_global_state_alone(predict):
 @pytest.mark.parametrize(("m", "batch_size"), [(1, 4), (2, 4), (2, 10), (2, 64)])
 def test_large_inputs_are_worked_through_in_batches(predict, m, batch_size):
     model, x, seen = perceptron(0.5), torch.randn(10, 4), []
-    model[0].register_forward_hook(lambda layer, inputs, output: seen.append(len(inputs[0])))
+    model[-1].register_forward_hook(lambda layer, inputs, output: seen.append(len(inputs[0])))
     assert predict(model, x, m, batch_size=batch_size).shape == (10, K)
     assert seen == [size for size in ([4, 4, 2] if batch_size == 4 else [10]) for _ in range(m)]
+
+
+@pytest.mark.parametrize("predict", [*SAMPLING, lambda model, x, m: predictors.exact(model, x)])
+def test_what_comes_before_the_first_gate_runs_once(predict):
+    model, ran = perceptron(0.5, 0.3), []
+    model[0].register_forward_hook(lambda layer, inputs, output: ran.append(len(inputs[0])))
+    predict(model, torch.randn(6, 4), 30)
+    assert ran[-1] == 6
+    assert len(ran) <= 2, "once for the answer, and once to find the gates of one example"
+
+
+@pytest.mark.parametrize("predict", EVERY)
+def test_layers_that_work_in_place_do_not_spoil_what_comes_before_the_gates(predict):
+    torch.manual_seed(0)
+    first, last, x = nn.Linear(4, 5), nn.Linear(5, K), torch.randn(6, 4)
+    apart = nn.Sequential(first, nn.Dropout(0.5), nn.ReLU(), last)
+    inplace = nn.Sequential(first, nn.Dropout(0.5, inplace=True), nn.ReLU(inplace=True), last)
+    seed = {} if predict in (predictors.standard, predictors.exact) else {"m": 20, "seed": 0}
+    torch.testing.assert_close(predict(inplace, x, **seed), predict(apart, x, **seed))
 
 
 def test_standard_goes_through_large_inputs_in_order():
