@@ -338,6 +338,18 @@ def test_an_input_that_pytorch_takes_for_one_example_without_a_batch_is_refused(
         gates.gate_shapes(nn.Sequential(layer(0.5)), torch.zeros(shape))
 
 
+class NamedByItsUser(nn.Dropout2d):
+    """A kind of its own, as networks have that set a rate of their own."""
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="BUG gates: DIMENSIONS[type(layer)] knows no subclass")
+def test_a_subclass_drops_what_its_parent_drops():
+    x = torch.randn(2, 3, 4, 4)
+    assert gates.gate_shapes(model := nn.Sequential(NamedByItsUser(0.5)), x) == {"0": (3,)}
+    with gates.fixed(model, {"0": torch.tensor([0, 1, 0])}):
+        torch.testing.assert_close(model(x), 2 * x * torch.tensor([0, 1, 0])[:, None, None])
+
+
 def test_a_layer_that_takes_no_part_has_no_gates():
     model = nn.Sequential(nn.Dropout(0.5))
     model.add_module("idle", nn.Dropout(0.5))
