@@ -146,7 +146,7 @@ def perform(run: Run, device: str = "cpu", progress: bool = True) -> dict:
 
 def carried_out(run: Run, device: torch.device, progress: bool) -> dict:
     """The run's record: what was run, what came of it, and on what."""
-    start = time.perf_counter()
+    start, code = time.perf_counter(), commit()  # of the code that runs; the files may change meanwhile
     try:
         outcome = {"metrics": measured(run, device, progress)}
     except FloatingPointError as error:
@@ -173,7 +173,7 @@ def carried_out(run: Run, device: torch.device, progress: bool) -> dict:
         "seconds": round(time.perf_counter() - start, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "commit": commit(),
+        "commit": code,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

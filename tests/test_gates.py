@@ -344,8 +344,8 @@ class NamedByItsUser(nn.Dropout2d):
 
 @pytest.mark.xfail(strict=True, raises=KeyError, reason="BUG gates: DIMENSIONS[type(layer)] knows no subclass")
 def test_a_subclass_drops_what_its_parent_drops():
-    x = torch.randn(2, 3, 4, 4)
-    assert gates.gate_shapes(model := nn.Sequential(NamedByItsUser(0.5)), x) == {"0": (3,)}
+    model, x = nn.Sequential(NamedByItsUser(0.5)), torch.randn(2, 3, 4, 4)
+    assert gates.gate_shapes(model, x) == {"0": (3,)}
     with gates.fixed(model, {"0": torch.tensor([0, 1, 0])}):
         torch.testing.assert_close(model(x), 2 * x * torch.tensor([0, 1, 0])[:, None, None])
 
