@@ -346,7 +346,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(table(asked.profile).to_string())
             case "run":
                 for run in runs:
-                    perform(run, asked.device)
+                    perform(run, asked.device, progress=sys.stderr.isatty())
                     print(f"{state(run):12} {run.name}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")

@@ -198,7 +198,7 @@ def gated_shape(name: str, layer: nn.Module, x: Tensor) -> torch.Size:
     """The shape of the gates that `layer` draws for a batch `x`: of all of it, or [N, C] where channels are dropped."""
     if not isinstance(layer, CHANNELS):
         return x.shape
-    if x.ndim not in DIMENSIONS[type(layer)]:
+    if x.ndim not in next(ndims for kind, ndims in DIMENSIONS.items() if isinstance(layer, kind)):
         raise ValueError(f"{list(x.shape)} enters {name!r}, a {type(layer).__name__}, which takes this for no batch")
     return x.shape[:2]
 
@@ -255,7 +255,7 @@ def gate_shapes(model: nn.Module, x: Tensor) -> dict[str, torch.Size]:
     hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         with deterministic(model), torch.no_grad():
-            model(x[:1])
+            model(x[:1].clone())  # which may work in place on it
     finally:
         for hook in hooks:
             hook.remove()

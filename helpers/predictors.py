@@ -193,7 +193,8 @@ def in_batches(predict: Output, model: nn.Module, x: Tensor, batch_size: int) ->
     require_finite(x)
     device = device_of(model)
     with torch.no_grad():
-        results = [predict(batch.to(device)).to(x.device) for batch in x.split(batch_size)]
+        # Copies, since a network may work in place on what it is given.
+        results = [predict(batch.to(device, copy=True)).to(x.device) for batch in x.split(batch_size)]
     return torch.cat(results)
 
 

@@ -342,7 +342,6 @@ class NamedByItsUser(nn.Dropout2d):
     """A kind of its own, as networks have that set a rate of their own."""
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="BUG gates: DIMENSIONS[type(layer)] knows no subclass")
 def test_a_subclass_drops_what_its_parent_drops():
     model, x = nn.Sequential(NamedByItsUser(0.5)), torch.randn(2, 3, 4, 4)
     assert gates.gate_shapes(model, x) == {"0": (3,)}

@@ -337,7 +337,6 @@ def test_a_mask_that_works_in_place_meets_the_same_units_in_every_pass(predict, 
     torch.testing.assert_close(predict(model, x, **m), torch.stack(z).softmax(-1).mean(0), atol=tolerance, rtol=0)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG predictors: the first layer works in place on the caller's own inputs")
 @pytest.mark.parametrize("predict", EVERY)
 def test_inputs_are_left_as_they_were(predict):
     model, x = nn.Sequential(nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4, K)), torch.randn(6, 4)
