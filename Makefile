@@ -10,10 +10,10 @@ READY := .venv/.installed
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks lock clean
+.PHONY: help tour test lab notebooks experiments lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 tour: $(READY)  ## Run the tour of one minute, print its table, and say where its page is
 	@.venv/bin/python -m helpers.pages tour
@@ -31,6 +31,9 @@ lab: $(READY)  ## Open the notebooks in JupyterLab
 
 notebooks: $(READY)  ## Run every notebook from its .py and write its .ipynb with outputs
 	@.venv/bin/python -m helpers.pages run
+
+experiments: $(READY)  ## Run the paper's Table 1, or some rows of it: make experiments ROWS="mnist-lenet" (hours)
+	@.venv/bin/python -m helpers.experiments run $(ROWS)
 
 # Pins that still fit are kept, so that a new requirement moves nothing else.
 lock:  ## Write requirements.lock anew from pyproject.toml (needs uv; newest versions: UPGRADE=--upgrade)
