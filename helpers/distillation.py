@@ -107,7 +107,7 @@ def distill(
         if perturb is not None:
             x = perturb(x)
         with torch.no_grad():
-            f = sum(output(teacher(x)) for _ in range(samples)) / samples
+            f = sum(output(teacher(x.clone())) for _ in range(samples)) / samples
         q = student(x)
         if q.shape != f.shape:
             raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")

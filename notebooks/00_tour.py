@@ -49,8 +49,6 @@ from IPython.display import Markdown, display
 from helpers import checks, datasets, evaluation, gates, networks, plots, predictors, training, widgets
 from helpers.distillation import distill
 
-torch.manual_seed(0)
-
 # %% [markdown]
 # ## One network that is very many
 #
@@ -71,6 +69,7 @@ digits = datasets.load("mnist-small")
 x_train, y_train = digits.inputs(digits.train.images), digits.train.labels
 x_test, y_test = digits.inputs(digits.test.images), digits.test.labels
 
+torch.manual_seed(0)
 teacher = training.train(networks.LeNetAll(p=0.5), x_train, y_train, epochs=10, lr=0.01)
 
 # %% tags=["nbval-check-output"]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from itertools import product
 
 import pytest
@@ -11,17 +12,7 @@ from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.vision_transformer import VisionTransformer
 from torchvision.ops import StochasticDepth
 
-from helpers import gates, masks
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For networks this small a second thread costs more than it computes, and very much more on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+from helpers import gates
 
 DRAWS = {
     "Dropout": nn.Dropout(0.5),
@@ -152,7 +143,7 @@ def test_each_layer_alone_makes_two_passes_differ(name, layer):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gates_are_those_that_training_draws(name, monkeypatch):
     """From the same numbers: cheap masks, which follow the same law and use other ones, are switched off."""
-    monkeypatch.setattr(masks, "GATE_DIMENSIONS", {})
+    monkeypatch.setattr(gates, "CheapMasks", nullcontext)
     model, x = copy.deepcopy(NETWORKS[name][0]), torch.randn(16, *NETWORKS[name][1])
     with torch.no_grad():
         torch.manual_seed(0)

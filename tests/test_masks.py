@@ -20,15 +20,6 @@ RATES = [0.1, 0.2, 0.25, 0.5, 0.9]
 ROWS, WIDTH = 100_000, 24  # 24 positions: three 64-bit words of bytes, six of 16-bit numbers
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads are slower than one where others use the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def cheaply(dropout, shape, p, inner=(), layout=torch.contiguous_format):
     """The gates that `dropout` draws for ones while cheap masks are on: [rows, width], whatever the input's `inner`."""
     rows, width = shape
@@ -103,6 +94,13 @@ def test_each_position_is_kept_with_probability_one_minus_p(source, p):
 def test_neighbours_are_independent(source, p):
     torch.manual_seed(0)
     assert worst_correlation(SOURCES[source]((ROWS, WIDTH), p), p) < 6
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_stretch_of_gates_comes_twice(source):
+    """False alarms: two of 1,000 rows of 199 gates coincide, 5e5 × 0.68^199 = 2e-28."""
+    rows = SOURCES[source]((1000, 200), 0.2)
+    assert len(rows.unique(dim=0)) == len(rows)
 
 
 @pytest.mark.parametrize("lag", [1, 4, 8, 16])

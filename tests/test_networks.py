@@ -11,15 +11,6 @@ from helpers import gates, networks
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads are slower than one where others use the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 EVERY = pytest.mark.parametrize(
     "make", [networks.LeNet, networks.LeNetAll, networks.Quick, networks.NiN, networks.AllConv]
 )

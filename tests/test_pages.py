@@ -1,0 +1,65 @@
+"""A notebook is run, cleaned of what differs from run to run, and made into a page that needs no network."""
+
+import re
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+from helpers import pages
+
+SOURCE = """# %% [markdown]
+# A formula $\\\\frac{a}{b}$ and another:
+#
+# $$\\\\sum_k y_k$$
+
+# %% tags=["table"]
+6 * 7
+
+# %%
+from tqdm.auto import tqdm
+for _ in tqdm(range(3)):
+    pass
+
+# %%
+import ipywidgets
+ipywidgets.IntSlider()
+""".replace("\\\\", "\\")
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    source = tmp_path_factory.mktemp("pages") / "small.py"
+    source.write_text(SOURCE)
+    return pages.execute(source)
+
+
+def test_outputs_are_kept_and_what_passes_is_not(notebook):
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output.data["text/plain"] for output in outputs] == ["42"]
+    assert "widgets" not in notebook.metadata
+    assert [cell.id for cell in notebook.cells] == [f"cell-{i}" for i in range(4)]
+    nbformat.validate(notebook)
+
+
+def test_a_tag_finds_what_its_cell_shows(notebook):
+    assert pages.outputs(notebook, "table", "text/plain") == ["42"]
+
+
+def test_the_page_needs_no_network(notebook):
+    html = pages.page(notebook)
+    assert html.count("<math") == 2
+    assert not re.findall(r'(?:src|href)="https?://[^"]+\.(?:js|css)"', html)
+
+
+def test_a_cell_that_raises_is_not_passed_over(tmp_path):
+    (tmp_path / "bad.py").write_text("# %%\n1 / 0\n")
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        pages.execute(tmp_path / "bad.py")
+
+
+def test_the_pictures_in_the_page_are_inside_it(tmp_path):
+    (tmp_path / "plot.py").write_text(
+        "# %%\n# %matplotlib inline\nfrom matplotlib.figure import Figure\nfigure = Figure()\nfigure.subplots()\nfigure\n"
+    )
+    assert 'src="data:image/png;base64,' in pages.page(pages.execute(tmp_path / "plot.py"))

@@ -1,0 +1,49 @@
+"""What README says works: its lines of code run, and what it links to is there."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from helpers import pages
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_four_lines_distil_a_network():
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    torch.manual_seed(0)
+    names = {
+        "model": nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)),
+        "unlabelled": torch.randn(100, 4),
+        "inputs": torch.randn(5, 4),
+    }
+    exec(code, names)
+    assert names["probabilities"].shape == (5, 3)
+    assert names["student"] is not names["model"]
+
+
+def test_what_it_links_to_is_there():
+    targets = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
+    assert targets
+    missing = [target for target in targets if not (ROOT / target).exists()]
+    assert not missing, f"README links to {missing}"
+
+
+def test_every_notebook_has_a_row_and_a_badge():
+    for notebook in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        assert f"(notebooks/{notebook.name})" in README
+        assert f"/notebooks/{notebook.name})" in README.replace(f"(notebooks/{notebook.name})", "")
+
+
+def test_links_name_the_repository_of_pyproject():
+    assert pages.linked(README) == README, "README links elsewhere: `python -m helpers.pages links`"
+
+
+def test_links_follow_pyproject():
+    text = "https://github.com/me/dropout-distillation and colab.research.google.com/github/me/dropout-distillation/blob/v9.9.9/n"
+    where = pages.PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    assert pages.linked(text).count(where) == 2
+    assert f"/blob/v{pages.PROJECT['version']}/" in pages.linked(text)
