@@ -21,12 +21,9 @@ from torch import Tensor, nn
 from helpers.masks import CheapMasks
 
 UNITS = (nn.Dropout,)
-CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-DIMENSIONS = {
-    nn.Dropout1d: (3,),
-    nn.Dropout2d: (3, 4),
-    nn.Dropout3d: (5,),
-}  # with which PyTorch sees a batch [N, C, ...]
+# Layers that drop channels, and the numbers of dimensions with which PyTorch takes their input for a batch [N, C, ...].
+DIMENSIONS = {nn.Dropout1d: (3,), nn.Dropout2d: (3, 4), nn.Dropout3d: (5,)}
+CHANNELS = tuple(DIMENSIONS)
 OTHERS = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
