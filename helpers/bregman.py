@@ -87,7 +87,7 @@ class KL(Bregman):
         return (torch.xlogy(y, y) - torch.xlogy(y, y_hat) - y + y_hat).sum(-1)
 
     def with_logits(self, y: Tensor, logits: Tensor) -> Tensor:
-        """KL(y ‖ softmax(logits)) for y on the simplex, finite (and so is its gradient) for any finite logits.
+        """KL(y ‖ softmax(logits)) for y on the simplex; it and its gradient are finite wherever differences of logits are.
 
         Parameters
         ----------
