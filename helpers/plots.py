@@ -22,7 +22,7 @@ def ensemble(image: Tensor, gated: Tensor, shown: int = 6) -> Figure:
     total, mean, gated = len(gated), gated.mean(0), gated[:shown]
     figure = Figure(figsize=(1.55 * (len(gated) + 2), 1.9), layout="tight")
     axes = figure.subplots(1, len(gated) + 2)
-    axes[0].imshow(image[0].cpu(), cmap="gray_r")
+    axes[0].imshow(image[0].cpu().numpy(), cmap="gray_r")
     axes[0].axis("off")
     axes[0].set_title("input", fontsize=9)
     panels = [(f"mask {i + 1}", f, COLOURS["Monte Carlo"]) for i, f in enumerate(gated)]
@@ -42,7 +42,7 @@ def disagreements(images: Tensor, labels: Tensor, predictions: Mapping[str, Tens
     figure = Figure(figsize=(1.9 * n, 3.5), layout="tight")
     axes = figure.subplots(2, n, height_ratios=[1, 1.4], squeeze=False)
     for i in range(n):
-        axes[0, i].imshow(images[i, 0].cpu(), cmap="gray_r")
+        axes[0, i].imshow(images[i, 0].cpu().numpy(), cmap="gray_r")
         axes[0, i].set_title(f"a {labels[i]}", fontsize=10)
         axes[0, i].axis("off")
         compare(axes[1, i], {name: q[i] for name, q in predictions.items()}, classes)
