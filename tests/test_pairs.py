@@ -1,6 +1,7 @@
 """The two halves of each notebook say the same, cell by cell, and the stored half is fit to be compared."""
 
 import copy
+from itertools import zip_longest
 from pathlib import Path
 
 import jupytext
@@ -18,12 +19,12 @@ CHECKED = "nbval-check-output"
 def drift(source: NotebookNode, stored: NotebookNode) -> str | None:
     """The first difference between the halves of a pair in cell types, sources or tags, in words."""
 
-    def essence(cell: NotebookNode) -> tuple:
-        return cell.cell_type, cell.source, cell.metadata.get("tags", [])
-
     for number, (a, b) in enumerate(zip(source.cells, stored.cells, strict=False)):
-        if essence(a) != essence(b):
-            return f"cell {number} differs: {a.source[:80]!r} in the .py, {b.source[:80]!r} in the .ipynb"
+        parts = [(a.cell_type, b.cell_type), (a.metadata.get("tags", []), b.metadata.get("tags", []))]
+        lines = zip_longest(a.source.splitlines(keepends=True), b.source.splitlines(keepends=True), fillvalue="")
+        for one, other in [*parts, *lines]:
+            if one != other:
+                return f"cell {number} differs: {one!r} in the .py, {other!r} in the .ipynb"
     if len(source.cells) != len(stored.cells):
         return f"{len(source.cells)} cells in the .py, {len(stored.cells)} in the .ipynb"
     return None
