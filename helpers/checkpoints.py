@@ -19,7 +19,7 @@ def save(path: Path, settings: dict, state: dict) -> None:
 
     Raises
     ------
-    OSError : if the file cannot be written (no such folder, no permission, full disk); the old one is intact.
+    OSError : if the file cannot be written (no permission, full disk); the old one is intact.
     """
     try:
         with replacing(path) as file:

@@ -6,7 +6,7 @@ read from ``data/cache/NAME.npz``; if that file is not there, torchvision downlo
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,9 +46,14 @@ class Data:
         x = images.float() / 255
         if x.shape[1] == 1:
             return x
-        training = self.train.images.float() / 255
-        std, mean = torch.std_mean(training, dim=(0, 2, 3), keepdim=True)
+        mean, std = self.moments
         return (x - mean.to(x.device)) / std.to(x.device)
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [1, C, 1, 1] of each channel of the training images, scaled to 0..1."""
+        std, mean = torch.std_mean(self.train.images.float() / 255, dim=(0, 2, 3), keepdim=True)
+        return mean, std
 
 
 def load(name: str, cache: Path = CACHE) -> Data:

@@ -151,8 +151,7 @@ def carried_out(run: Run, device: torch.device, progress: bool) -> dict:
         outcome = {"metrics": measured(run, device, progress)}
     except FloatingPointError as error:
         outcome = {"diverged": str(error)}
-    row, schedules = run.row, {"training": (run.row.epochs, run.row.lr)}
-    schedules["distillation"] = (DISTILLATION_EPOCHS, row.distillation_lr)
+    row = run.row
     return {
         "format": FORMAT,
         "experiment": "table 1",
@@ -163,7 +162,8 @@ def carried_out(run: Run, device: torch.device, progress: bool) -> dict:
         "profile": run.profile,
         "profile in words": "the paper's schedule" if run.profile == "full" else "a tenth of the paper's epochs",
         "settings": {
-            **{name: run.schedule(*schedule) for name, schedule in schedules.items()},
+            "training": run.schedule(row.epochs, row.lr),
+            "distillation": run.schedule(DISTILLATION_EPOCHS, row.distillation_lr),
             **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
             "network": repr(row.network()),
             "masks": MASKS,
