@@ -224,7 +224,8 @@ def settle(m):
 widgets.slider_figure(settle, steps=[1, 2, 5, 10, 20, 50, 100, 200, 500], value=10, label="masks m")
 
 # %% [markdown]
-# The same figure for ten masks, for readers of a still page:
+# The same figure for ten masks, for readers of a still page. On a single digit, the hardest of a thousand at that,
+# either of the one-pass predictions may happen to be the closer one; over all digits the table above decides.
 
 # %%
 settle(10)
