@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from helpers import bregman, checkpoints, gates
 from helpers.batches import unlabelled
 from helpers.predictors import Output, device_of, require_positive, softmax
-from helpers.sgd import LearningRate, descend, not_finite
+from helpers.sgd import LearningRate, descend, mixed_precision, not_finite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,6 +30,7 @@ def distill(
     perturb: Callable[[Tensor], Tensor] | None = None,
     samples: int = 1,
     output: Output = softmax,
+    autocast: torch.dtype | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -58,10 +59,11 @@ def distill(
         paper starts from the last rate that the teacher was trained with.
     batch_size : m in Algorithm 2; a DataLoader has its own.
     momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Ω‖².
-    perturb : from a batch [n, ...] to a batch of the same shape, called in each step; teacher and student both see
-        what it returns (for example `datasets.drop_pixels`).
+    perturb : from a batch [n, ...] to the batch that the networks see, called in each step on their device (for
+        example `datasets.drop_pixels`); it is the same for teacher and student.
     samples : gated teachers per example and step, averaged before the loss is taken.
     output : from what the networks return to the predictions that are compared.
+    autocast : type in which the networks compute, as in `training.train`.
     device : where to compute. Default: where the teacher is.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
     progress : whether to show a progress bar with loss and learning rate.
@@ -102,13 +104,18 @@ def distill(
 
     divergence = loss_of_logits(loss, output)
 
+    def full_precision(z: Tensor) -> Tensor:
+        return z if autocast is None else z.float()
+
     def objective(x: Tensor) -> Tensor:
         x = x.to(device)
         if perturb is not None:
             x = perturb(x)
-        with torch.no_grad():
-            f = sum(output(teacher(x.clone())) for _ in range(samples)) / samples
-        q = student(x)
+        with mixed_precision(device, autocast):
+            with torch.no_grad():
+                passes = [teacher(x.clone()) for _ in range(samples)]
+            q = full_precision(student(x))
+        f = sum(output(full_precision(z)) for z in passes) / samples
         if q.shape != f.shape:
             raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")
         return divergence(f, q).mean()
@@ -133,6 +140,7 @@ def distill(
                 "loss": checkpoints.describe(loss),
                 "samples": samples,
                 "output": checkpoints.describe(output),
+                "autocast": str(autocast),
                 "rates": gates.rates(teacher),
                 "teacher": checkpoints.fingerprint(teacher.state_dict().values()),
                 "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else type(inputs).__name__,

@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from helpers import datasets, distillation, evaluation, networks, predictors, training
+from helpers import checkpoints, datasets, distillation, evaluation, networks, predictors, training
 from helpers.files import replacing
 from helpers.seeding import seeded
 
@@ -58,6 +58,7 @@ class Row:
     batch_size: int = 128
     weight_decay: float = 5e-4
     mirror: bool = True
+    autocast: torch.dtype | None = torch.bfloat16
 
     @property
     def slug(self) -> str:
@@ -77,7 +78,7 @@ ALLCONV = partial(Row, epochs=350, lr={0: 0.05, 200: 5e-3, 250: 5e-4, 300: 5e-5}
 NIN_100, ALLCONV_100 = partial(networks.NiN, classes=100), partial(networks.AllConv, classes=100)
 
 ROWS = [
-    MNIST("MNIST LeNet", network=networks.LeNet),
+    MNIST("MNIST LeNet", network=networks.LeNet, autocast=None),
     MNIST("MNIST LeNetAll", network=networks.LeNetAll),
     Row("CIFAR10 Quick", "cifar10", networks.Quick, epochs=300, lr={0: 0.05, 200: 0.005}),
     NIN("CIFAR10 NiN", "cifar10", networks.NiN, lr={0: 0.1, 200: 0.01, 230: 1e-3}, weight_decay=1e-4),
@@ -165,6 +166,7 @@ def carried_out(run: Run, device: torch.device, progress: bool) -> dict:
             "training": run.schedule(row.epochs, row.lr),
             "distillation": run.schedule(DISTILLATION_EPOCHS, row.distillation_lr),
             **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
+            "autocast": str(row.autocast),
             "network": repr(row.network()),
             "masks": MASKS,
             "masks of the ideal": MASKS_OF_IDEAL,
@@ -182,26 +184,26 @@ def measured(run: Run, device: torch.device, progress: bool) -> dict[str, dict[s
     """The scores of the three predictors on the test set, {predictor: {measure: value}}."""
     row = run.row
     data = datasets.load(row.data)
-    x, labels = data.inputs(data.test.images), data.test.labels
     S = datasets.unlabelled(data, run.kind)
-    mirror = datasets.mirror if row.mirror else None
-    common = {"batch_size": row.batch_size, "weight_decay": row.weight_decay, "progress": progress}
+    mirror = [datasets.mirror] if row.mirror else []
+    common = {"batch_size": row.batch_size, "weight_decay": row.weight_decay, "autocast": row.autocast}
+    common["progress"] = progress
 
     with seeded(0, torch.device("cpu")):
         teacher = row.network().to(device)
     training.train(  # all repetitions share the baseline, as in the paper; it is trained once and then found
         teacher,
-        data.inputs(data.train.images),
-        data.train.labels,
-        perturb=mirror,
+        data.train.images.to(device),
+        data.train.labels.to(device),
+        perturb=datasets.in_turn(data.inputs, *mirror),
         checkpoint=WORK / f"{run.teacher}.pt",
         **run.schedule(row.epochs, row.lr),
         **common,
     )
     student = distillation.distill(
         teacher,
-        S.inputs,
-        perturb=in_turn(S.perturb, mirror),
+        S.inputs.to(device),
+        perturb=datasets.in_turn(S.perturb, *mirror),
         seed=run.repetition,
         checkpoint=WORK / f"{run.name}.pt",
         **run.schedule(DISTILLATION_EPOCHS, row.distillation_lr),
@@ -210,7 +212,8 @@ def measured(run: Run, device: torch.device, progress: bool) -> dict[str, dict[s
     if run.kind == "perturbed" and run.repetition == 1:
         keep(run.teacher, teacher)
         keep(run.teacher.replace("teacher", "student"), student)
-    ideal = predictors.monte_carlo(teacher, x, MASKS_OF_IDEAL, seed=0)
+    x, labels = data.inputs(data.test.images), data.test.labels
+    ideal = ideal_of(teacher, x, WORK / f"{run.teacher}.ideal.pt")
     predictions = {
         "standard": predictors.standard(teacher, x),
         "Monte Carlo": predictors.monte_carlo(teacher, x, MASKS, seed=run.repetition),
@@ -219,17 +222,13 @@ def measured(run: Run, device: torch.device, progress: bool) -> dict[str, dict[s
     return {name: evaluation.scores(q, labels, ideal) for name, q in predictions.items()}
 
 
-def in_turn(*steps: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor] | None:
-    """Those of `steps` that are there, one after the other, as one perturbation."""
-    steps = tuple(step for step in steps if step is not None)
-    return partial(apply, *steps) if steps else None
-
-
-def apply(*steps_then_x) -> Tensor:
-    *steps, x = steps_then_x
-    for step in steps:
-        x = step(x)
-    return x
+def ideal_of(teacher: nn.Module, x: Tensor, path: Path) -> Tensor:
+    """What stands for the ideal predictor's probabilities [N, K] of `x`, computed once for all runs of a row."""
+    settings = {"teacher": checkpoints.fingerprint(teacher.state_dict().values()), "masks": MASKS_OF_IDEAL}
+    if (stored := checkpoints.load(path, settings, x.device)) is None:
+        stored = {"ideal": predictors.monte_carlo(teacher, x, MASKS_OF_IDEAL, seed=0)}
+        checkpoints.save(path, settings, stored)
+    return stored["ideal"]
 
 
 def keep(name: str, network: nn.Module) -> None:

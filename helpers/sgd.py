@@ -123,6 +123,11 @@ def descend(
                 checkpoints.save(path, identity, state)
 
 
+def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """A context in which layers compute in `dtype`, while parameters stay as they are; ``None`` changes nothing."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
 def length(batches: Iterable[Any]) -> int | None:
     """Batches per epoch, or ``None`` for a stream that does not know."""
     try:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from helpers import checkpoints, gates
 from helpers.batches import Shuffled
 from helpers.masks import CheapMasks
-from helpers.predictors import device_of, require_finite, standard
-from helpers.sgd import LearningRate, descend
+from helpers.predictors import device_of, require_finite
+from helpers.sgd import LearningRate, descend, mixed_precision
 
 
 def train(
@@ -25,6 +25,7 @@ def train(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     perturb: Callable[[Tensor], Tensor] | None = None,
+    autocast: torch.dtype | None = None,
     seed: int = 0,
     progress: bool = True,
     checkpoint: str | Path | None = None,
@@ -35,13 +36,16 @@ def train(
     Parameters
     ----------
     model : network returning logits [N, K], changed in place. It need not have dropout in it.
-    inputs : [N, ...], on any device.
+    inputs : [N, ...], on any device; images may be uint8 if `perturb` makes of them what the network sees.
     labels : class indices [N], int64.
     epochs : times that every example is seen.
     lr : learning rate: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}.
     batch_size : m in Algorithm 1.
     momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Θ‖².
-    perturb : from a batch [n, ...] to a batch of the same shape, called in each step (for example `datasets.mirror`).
+    perturb : from a batch [n, ...] to the batch that the network sees, called in each step on the network's device
+        (for example `datasets.mirror`).
+    autocast : type in which the network computes, such as `torch.bfloat16`: about half the time where the processor
+        has instructions for it. Parameters, loss and updates stay in float32. Default: float32 throughout.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
     progress : whether to show a progress bar with loss and learning rate.
     checkpoint : file to write after each epoch. If it exists, training continues from it, to the same weights.
@@ -57,14 +61,18 @@ def train(
     FloatingPointError : if the loss diverges.
     """
     require_finite(inputs)
-    require_labels(labels, len(inputs), classes=standard(model, inputs[:1]).shape[-1])
+    highest = require_labels(labels, len(inputs))
     device = device_of(model)
 
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = (part.to(device) for part in batch)
-        with CheapMasks():
-            logits = model(x if perturb is None else perturb(x))  # in training mode: σ is sampled inside
-        return F.cross_entropy(logits, y)
+        if perturb is not None:
+            x = perturb(x)
+        with CheapMasks(), mixed_precision(device, autocast):
+            logits = model(x)  # in training mode: σ is sampled inside
+        if highest >= logits.shape[-1]:
+            raise ValueError(f"there is a label {highest}, but the network has the outputs 0 to {logits.shape[-1] - 1}")
+        return F.cross_entropy(logits.float(), y)
 
     model.train()
     descend(
@@ -84,18 +92,17 @@ def train(
             "batch_size": batch_size,
             "rates": gates.rates(model),
             "perturb": checkpoints.describe(perturb),
+            "autocast": str(autocast),
             "data": checkpoints.fingerprint([inputs, labels]),
         },
     )
     return model.eval()
 
 
-def require_labels(labels: Tensor, n: int, classes: int) -> None:
+def require_labels(labels: Tensor, n: int) -> int:
+    """The highest of `labels`, which must be `n` classes counted from 0."""
     if labels.shape != (n,):
         raise ValueError(f"expected labels [{n}], one per input, got {list(labels.shape)}")
-    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= classes:
-        found = labels.to(torch.float64)
-        raise ValueError(
-            f"labels must be whole numbers from 0 to {classes - 1} of type int64, as the network has {classes} outputs; "
-            f"got {labels.dtype} from {found.min():g} to {found.max():g}"
-        )
+    if labels.dtype != torch.int64 or labels.min() < 0:
+        raise ValueError(f"labels must be class numbers from 0 on, int64; got {labels.dtype} from {labels.min():g} on")
+    return int(labels.max())
