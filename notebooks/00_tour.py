@@ -46,8 +46,10 @@ import json
 import torch
 from IPython.display import Markdown, display
 
-from helpers import checks, datasets, evaluation, gates, networks, plots, predictors, training, widgets
+from helpers import datasets, evaluation, gates, networks, predictors, training, widgets
+from helpers.checks import tour as checks
 from helpers.distillation import distill
+from helpers.plots import tour as plots
 
 # %% [markdown]
 # ## One network that is very many

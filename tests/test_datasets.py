@@ -289,17 +289,26 @@ def test_colour_images_are_standardised_by_the_training_set_s_channels(colour):
 def test_train_and_unseen_are_the_images_themselves(digits):
     for kind, split in (("train", digits.train), ("unseen", digits.test)):
         inputs, perturb = datasets.unlabelled(digits, kind)
-        np.testing.assert_allclose(inputs.numpy(), split.images.numpy() / 255.0, rtol=1e-6)
-        assert perturb is None
+        assert inputs is split.images  # not a copy
+        np.testing.assert_allclose(perturb(inputs).numpy(), split.images.numpy() / 255.0, rtol=1e-6)
+
+
+def test_steps_are_taken_in_turn():
+    assert datasets.in_turn(lambda x: x + 1, lambda x: x * 2)(torch.tensor(3)) == 8
+    x = torch.rand(2)
+    assert datasets.in_turn()(x) is x
 
 
 def test_perturbed_zeroes_each_pixel_in_a_fifth_of_the_steps(digits):
     """False alarms: 128 draws beyond 6 σ (2e-9 each) and two beyond 5 σ (6e-7): 2e-6."""
     inputs, perturb = datasets.unlabelled(digits, "perturbed")
-    np.testing.assert_allclose(inputs.numpy(), digits.train.images.numpy() / 255.0, rtol=1e-6)
+    assert inputs is digits.train.images
     torch.manual_seed(0)
     n = 4000
-    first, second = (perturb(torch.ones(n, 1, 8, 8)).squeeze(1) == 0 for _ in range(2))
+    white = torch.full((n, 1, 8, 8), 255, dtype=torch.uint8)
+    first, second = (perturb(white).squeeze(1) for _ in range(2))
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    first, second = first == 0, second == 0
     for zeroed in (first, second):
         assert (zeroed.double().mean(0) - 0.2).abs().max() < 6 * (0.16 / n) ** 0.5
     pairs = n * 64
@@ -328,8 +337,8 @@ def test_noise_has_the_moments_of_each_pixel_and_no_others(digits):
     """False alarms: below 1e-4 in all; the largest share, 2016 correlations beyond 5.8 σ, is 2e-5."""
     x = digits.train.images.numpy().reshape(1297, 64) / 255.0
     noise, perturb = datasets.unlabelled(digits, "noise")
-    assert perturb is None
     assert noise.shape == (1297, 1, 8, 8)
+    assert torch.equal(perturb(noise), noise)
     noise = noise.numpy().reshape(1297, 64).astype(np.float64)
     live = x.std(0) > 0
     np.testing.assert_allclose(noise[:, ~live], x[:, ~live], atol=1e-7)

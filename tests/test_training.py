@@ -251,9 +251,9 @@ def test_settings_that_are_numpy_numbers_can_be_resumed(number, path):
     [
         (examples()[0], examples()[1][:-1], r"expected labels \[20\], one per input, got \[19\]"),
         (examples()[0], examples()[1][:, None], r"expected labels \[20\], one per input, got \[20, 1\]"),
-        (examples()[0], examples()[1] + 1, "labels must be whole numbers from 0 to 2.*from 1 to 3"),
-        (examples()[0], examples()[1] - 1, "labels must be whole numbers from 0 to 2.*from -1 to 1"),
-        (examples()[0], examples()[1].float(), "labels must be whole numbers from 0 to 2.*float32"),
+        (examples()[0], examples()[1] + 1, "there is a label 3, but the network has the outputs 0 to 2"),
+        (examples()[0], examples()[1] - 1, "labels must be class numbers from 0 on, int64; got torch.int64 from -1 on"),
+        (examples()[0], examples()[1].float(), "labels must be class numbers .* int64; got torch.float32"),
         (examples()[0][:0], examples()[1][:0], "there are no examples"),
         (
             examples()[0].index_fill(0, torch.tensor([2, 5]), np.nan),
@@ -266,8 +266,8 @@ def test_settings_that_are_numpy_numbers_can_be_resumed(number, path):
             "2 of the 20 inputs hold NaN or infinity",
         ),
         (examples()[0].index_fill(0, torch.tensor([0, 5]), np.nan), examples()[1], "2 of the 20 inputs hold NaN"),
-        (examples()[0], examples()[1].int(), "labels must be .* of type int64"),
-        (examples()[0], examples()[1] > 0, "labels must be .* of type int64"),
+        (examples()[0], examples()[1].int(), "labels must be class numbers .*, int64"),
+        (examples()[0], examples()[1] > 0, "labels must be class numbers .*, int64"),
     ],
 )
 def test_examples_that_make_no_sense_are_refused_before_the_first_step(inputs, labels, message):

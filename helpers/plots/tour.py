@@ -1,9 +1,4 @@
-"""What a reader sees: one function per figure, from tensors to a Matplotlib figure.
-
-The figures do not pass through pyplot, so that nothing is shown twice and nothing has to be closed.
-
-Each predictor has one colour everywhere, from the palette of Okabe and Ito, which colour-blind readers can tell apart.
-"""
+"""The figures of notebook 00."""
 
 from collections.abc import Mapping
 
@@ -13,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-COLOURS = {"standard": "#D55E00", "Monte Carlo": "#56B4E9", "distilled": "#009E73", "ideal": "#000000"}
-MARKERS = {"standard": "s", "Monte Carlo": "o", "distilled": "D", "ideal": "_"}
+from helpers.plots import COLOURS, MARKERS
 
 
 def ensemble(image: Tensor, gated: Tensor, shown: int = 6) -> Figure:

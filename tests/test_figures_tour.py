@@ -6,7 +6,9 @@ import torch
 
 matplotlib.use("Agg")
 
-from helpers import plots, widgets
+from helpers import widgets
+from helpers.plots import COLOURS
+from helpers.plots import tour as plots
 
 
 @pytest.fixture
@@ -61,4 +63,4 @@ def test_figures_have_labelled_axes_with_one_colour_per_predictor(gated, lines):
         drawn = [axis for axis in figure.axes if axis.axison]
         assert all(axis.get_xlabel() for axis in drawn)
         assert any(axis.get_ylabel() for axis in drawn)
-    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert len(set(COLOURS.values())) == len(COLOURS)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from helpers import bregman, checks, gates
+from helpers import bregman, gates
+from helpers.checks import Unsolved
+from helpers.checks import tour as checks
 
 
 def average(model, x, m):
@@ -71,7 +73,7 @@ def test_monte_carlo_accepts_right_answers(answer, seed, capsys):
 @pytest.mark.parametrize("seed", range(3))
 def test_monte_carlo_says_what_is_wrong(answer, message, seed):
     torch.manual_seed(seed)
-    with pytest.raises(checks.Unsolved, match=message):
+    with pytest.raises(Unsolved, match=message):
         checks.monte_carlo(answer)
 
 
@@ -103,9 +105,9 @@ def test_kl_accepts_right_answers(answer, capsys):
     ],
 )
 def test_kl_says_what_is_wrong(answer, message):
-    with pytest.raises(checks.Unsolved, match=message):
+    with pytest.raises(Unsolved, match=message):
         checks.kl(answer)
 
 
 def test_an_unsolved_exercise_is_shown_as_its_message_alone():
-    assert checks.Unsolved("write it.")._render_traceback_() == ["Not yet: write it."]
+    assert Unsolved("write it.")._render_traceback_() == ["Not yet: write it."]

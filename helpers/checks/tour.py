@@ -1,8 +1,4 @@
-"""Checks of the exercises: each runs the reader's function on fresh random input and says what is wrong with it.
-
-A check holds no solution: it compares with what this package computes. It prints one line when all is well, and
-otherwise raises `Unsolved`, which notebooks show as its message alone.
-"""
+"""Checks of the exercises in notebook 00."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -11,29 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import bregman, predictors
-
-
-class Unsolved(AssertionError):
-    """What an exercise still lacks, in words for the reader."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"Not yet: {self}"]  # IPython shows this instead of a traceback
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise Unsolved(message)
-
-
-def call(function: Callable, *args: object) -> Tensor:
-    """The function's answer, if it is a tensor."""
-    answer = function(*args)
-    require(
-        answer is not None and answer is not ...,
-        "the function returns nothing yet; write its body and return a tensor.",
-    )
-    require(isinstance(answer, Tensor), f"expected a tensor, got {type(answer).__name__}.")
-    return answer.detach()
+from helpers.checks import call, require
 
 
 def distance(p: Tensor, q: Tensor) -> float:
