@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from helpers import checkpoints, gates
 from helpers.batches import Shuffled
 from helpers.masks import CheapMasks
-from helpers.predictors import device_of, require_finite
+from helpers.predictors import device_of, require_finite, standard
+from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, mixed_precision
 
 
@@ -43,7 +44,7 @@ def train(
     batch_size : m in Algorithm 1.
     momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Θ‖².
     perturb : from a batch [n, ...] to the batch that the network sees, called in each step on the network's device
-        (for example `datasets.mirror`).
+        (for example `datasets.mirror`), and before the first one on a single example.
     autocast : type in which the network computes, such as `torch.bfloat16`: about half the time where the processor
         has instructions for it. Parameters, loss and updates stay in float32. Default: float32 throughout.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
@@ -61,8 +62,11 @@ def train(
     FloatingPointError : if the loss diverges.
     """
     require_finite(inputs)
-    highest = require_labels(labels, len(inputs))
     device = device_of(model)
+    with seeded(0, device):
+        first = inputs[:1].to(device)
+        classes = standard(model, first if perturb is None else perturb(first)).shape[-1]
+    require_labels(labels, len(inputs), classes)
 
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = (part.to(device) for part in batch)
@@ -70,8 +74,6 @@ def train(
             x = perturb(x)
         with CheapMasks(), mixed_precision(device, autocast):
             logits = model(x)  # in training mode: σ is sampled inside
-        if highest >= logits.shape[-1]:
-            raise ValueError(f"there is a label {highest}, but the network has the outputs 0 to {logits.shape[-1] - 1}")
         return F.cross_entropy(logits.float(), y)
 
     model.train()
@@ -99,10 +101,12 @@ def train(
     return model.eval()
 
 
-def require_labels(labels: Tensor, n: int) -> int:
-    """The highest of `labels`, which must be `n` classes counted from 0."""
+def require_labels(labels: Tensor, n: int, classes: int) -> None:
     if labels.shape != (n,):
         raise ValueError(f"expected labels [{n}], one per input, got {list(labels.shape)}")
-    if labels.dtype != torch.int64 or labels.min() < 0:
-        raise ValueError(f"labels must be class numbers from 0 on, int64; got {labels.dtype} from {labels.min():g} on")
-    return int(labels.max())
+    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= classes:
+        found = labels.to(torch.float64)
+        raise ValueError(
+            f"labels must be whole numbers from 0 to {classes - 1} of type int64, as the network has {classes} outputs; "
+            f"got {labels.dtype} from {found.min():g} to {found.max():g}"
+        )

@@ -38,6 +38,8 @@ class Perturb:
         self.fails_at, self.batches = fails_at, []
 
     def __call__(self, x):
+        if len(x) == 1:
+            return x  # the look at one example before the first step
         if len(self.batches) + 1 == self.fails_at:
             raise InterruptedError
         self.batches.append(x.clone())
@@ -213,7 +215,7 @@ def test_a_finished_run_is_returned_without_a_step(path):
         ({"momentum": 0.5}, ["momentum"]),
         ({"weight_decay": 0.0}, ["weight_decay"]),
         ({"seed": 1}, ["seed"]),
-        ({"perturb": datasets.mirror}, ["perturb"]),
+        ({"perturb": nn.Identity()}, ["perturb"]),
         ({"model": nn.Sequential(nn.Linear(D, K))}, ["parameters", "rates"]),
         ({"inputs": examples()[0] + 1}, ["data"]),
         ({"labels": (examples()[1] + 1) % K}, ["data"]),
@@ -251,9 +253,9 @@ def test_settings_that_are_numpy_numbers_can_be_resumed(number, path):
     [
         (examples()[0], examples()[1][:-1], r"expected labels \[20\], one per input, got \[19\]"),
         (examples()[0], examples()[1][:, None], r"expected labels \[20\], one per input, got \[20, 1\]"),
-        (examples()[0], examples()[1] + 1, "there is a label 3, but the network has the outputs 0 to 2"),
-        (examples()[0], examples()[1] - 1, "labels must be class numbers from 0 on, int64; got torch.int64 from -1 on"),
-        (examples()[0], examples()[1].float(), "labels must be class numbers .* int64; got torch.float32"),
+        (examples()[0], examples()[1] + 1, "labels must be whole numbers from 0 to 2.*from 1 to 3"),
+        (examples()[0], examples()[1] - 1, "labels must be whole numbers from 0 to 2.*from -1 to 1"),
+        (examples()[0], examples()[1].float(), "labels must be whole numbers from 0 to 2.*float32"),
         (examples()[0][:0], examples()[1][:0], "there are no examples"),
         (
             examples()[0].index_fill(0, torch.tensor([2, 5]), np.nan),
@@ -266,8 +268,8 @@ def test_settings_that_are_numpy_numbers_can_be_resumed(number, path):
             "2 of the 20 inputs hold NaN or infinity",
         ),
         (examples()[0].index_fill(0, torch.tensor([0, 5]), np.nan), examples()[1], "2 of the 20 inputs hold NaN"),
-        (examples()[0], examples()[1].int(), "labels must be class numbers .*, int64"),
-        (examples()[0], examples()[1] > 0, "labels must be class numbers .*, int64"),
+        (examples()[0], examples()[1].int(), "labels must be .* of type int64"),
+        (examples()[0], examples()[1] > 0, "labels must be .* of type int64"),
     ],
 )
 def test_examples_that_make_no_sense_are_refused_before_the_first_step(inputs, labels, message):
