@@ -32,8 +32,8 @@ lab: $(READY)  ## Open the notebooks in JupyterLab
 notebooks: $(READY)  ## Run every notebook from its .py and write its .ipynb with outputs
 	@.venv/bin/python -m helpers.pages run
 
-experiments: $(READY)  ## Run the paper's Table 1, or some rows of it: make experiments ROWS="mnist-lenet" (hours)
-	@.venv/bin/python -m helpers.experiments run $(ROWS)
+experiments: $(READY)  ## Run the paper's experiments, or some of them: make experiments NAMES="mnist-lenet" (hours)
+	@.venv/bin/python -m helpers.experiments run $(NAMES)
 
 # Pins that still fit are kept, so that a new requirement moves nothing else.
 lock:  ## Write requirements.lock anew from pyproject.toml (needs uv; newest versions: UPGRADE=--upgrade)

@@ -67,22 +67,25 @@ class LeNetAll(Layers):
     Parameters
     ----------
     p : rate of all three dropout layers.
+    widths : units of the two convolutions and of the first fully connected layer. Smaller numbers give compressed
+        students.
     """
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: float = 0.5, widths: Sequence[int] = (20, 50, 500)):
+        a, b, c = widths
         super().__init__(
             OrderedDict(
-                conv1=nn.Conv2d(1, 20, 5),
+                conv1=nn.Conv2d(1, a, 5),
                 drop1=nn.Dropout(p),
                 pool1=MaxPool(2),
-                conv2=nn.Conv2d(20, 50, 5),
+                conv2=nn.Conv2d(a, b, 5),
                 drop2=nn.Dropout(p),
                 pool2=MaxPool(2),
                 flatten=nn.Flatten(),
-                fc1=nn.Linear(800, 500),
+                fc1=nn.Linear(16 * b, c),
                 relu=nn.ReLU(),
                 drop3=nn.Dropout(p),
-                fc2=nn.Linear(500, 10),
+                fc2=nn.Linear(c, 10),
             )
         )
         initialise(self)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = "dropout-distillation"
 CORE = [
     *("gates", "masks", "networks", "bregman", "predictors", "datasets"),
-    *("training", "distillation", "sgd", "batches", "checkpoints", "files", "seeding"),
+    *("training", "distillation", "compression", "sgd", "batches", "checkpoints", "files", "seeding"),
 ]
 
 PLATFORMS = {

@@ -1,0 +1,178 @@
+"""What is to be run: every cell of Table 1 and every point of Figs. 2 and 3 of the paper, as data.
+
+A *row* is a network, its data, and the schedule by which its baseline, the teacher, is trained. A *run* is what makes
+one record: one row, one student, one repetition.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from helpers import networks
+
+REPETITIONS = 5
+MASKS = (1, 2, 5, 10, 20, 50, 100)  # m of Monte Carlo dropout: Table 1 has the last, Fig. 2 all of them
+MASKS_OF_IDEAL = 400  # m of the Monte Carlo that stands for the ideal predictor
+DISTILLATION_EPOCHS = 30
+PROFILES = {"full": 1, "short": 10}  # epochs are divided by this
+KINDS = ("perturbed", "train", "unseen")  # of S: the left half of Table 1 has the first, the right half all three
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of Table 1. `lr` is {epoch: learning rate from then on}.
+
+    The paper leaves the batch size, the L2 coefficient and most dropout rates open: they are those of the networks' own
+    papers where these say them, and otherwise those of Caffe's examples (64 and 5e-4 on MNIST).
+    """
+
+    name: str
+    data: str
+    network: Callable[..., nn.Module]
+    epochs: int
+    lr: dict[int, float]
+    batch_size: int = 128
+    weight_decay: float = 5e-4
+    mirror: bool = True
+    autocast: torch.dtype | None = torch.bfloat16
+
+    @property
+    def slug(self) -> str:
+        return self.name.lower().replace(" ", "-")
+
+    @property
+    def distillation_lr(self) -> dict[int, float]:
+        """20 epochs at the baseline's last rate, then 10 at a tenth of it."""
+        last = self.lr[max(self.lr)]
+        return {0: last, 20: last / 10}
+
+
+MNIST = partial(Row, data="mnist", epochs=30, lr={0: 1e-3, 20: 1e-4}, batch_size=64, mirror=False)
+NIN = partial(Row, epochs=260)
+ALLCONV = partial(Row, epochs=350, lr={0: 0.05, 200: 5e-3, 250: 5e-4, 300: 5e-5}, weight_decay=1e-3)
+NIN_100, ALLCONV_100 = partial(networks.NiN, classes=100), partial(networks.AllConv, classes=100)
+QUICK = Row("CIFAR10 Quick", "cifar10", networks.Quick, epochs=300, lr={0: 0.05, 200: 0.005})
+
+TABLE_1 = [
+    MNIST("MNIST LeNet", network=networks.LeNet, autocast=None),
+    MNIST("MNIST LeNetAll", network=networks.LeNetAll),
+    QUICK,
+    NIN("CIFAR10 NiN", "cifar10", networks.NiN, lr={0: 0.1, 200: 0.01, 230: 1e-3}, weight_decay=1e-4),
+    ALLCONV("CIFAR10 AllConv", "cifar10", networks.AllConv),
+    ALLCONV("CIFAR100 AllConv", "cifar100", ALLCONV_100),
+    NIN("CIFAR100 NiN", "cifar100", NIN_100, lr={0: 0.02, 200: 2e-3, 230: 2e-4}),
+]
+
+# What the paper does not say of Quick: the dropout rate, and on which side of the pooling dropout sits.
+PLACEMENTS = {
+    (before, p): replace(
+        QUICK,
+        name=f"CIFAR10 Quick {'before' if before else 'after'} pooling at {p}",
+        network=partial(networks.Quick, p=p, drop_before_pool=before),
+    )
+    for before in (False, True)
+    for p in (0.25, 0.5)
+}
+
+# Fig. 3. Left: units of the penultimate layer. Right: every layer has this many eighths of its units.
+WIDTHS = {
+    "figure-3-left": {units: (32, 32, 64, units) for units in range(64, 0, -8)},
+    "figure-3-right": {eighths: (4 * eighths, 4 * eighths, 8 * eighths, 8 * eighths) for eighths in range(8, 0, -1)},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One record to be.
+
+    Parameters
+    ----------
+    experiment, variant : what it belongs to, and what sets it apart there; both are in the record's name.
+    repetition : 1, 2, ...; the seed of the student, and of Monte Carlo's masks.
+    profile : "full", the paper's schedule, or "short", a tenth of it.
+    S : kind of unlabelled inputs.
+    widths : of a student that is smaller than its teacher (networks with an argument `widths`).
+    from_labels : whether that student is trained on labels, without a teacher, for comparison.
+    teacher_seed : of the teacher's first weights and training. The paper's repetitions share one teacher.
+    """
+
+    experiment: str
+    row: Row
+    variant: str
+    repetition: int
+    profile: str
+    S: str = "perturbed"
+    widths: tuple[int, ...] | None = None
+    from_labels: bool = False
+    teacher_seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment}.{self.row.slug}.{self.variant}.{self.repetition}.{self.profile}"
+
+    @property
+    def teacher(self) -> str:
+        """The name of the teacher's checkpoint: one for all runs that share it."""
+        seed = f"-{self.teacher_seed}" * (self.teacher_seed > 0)
+        return f"table-1.{self.row.slug}.teacher{seed}.{self.profile}"
+
+    def schedule(self, epochs: int, lr: dict[int, float]) -> dict:
+        """Epochs and learning rates under the run's profile, as `train` and `distill` take them."""
+        divisor = PROFILES[self.profile]
+        return {"epochs": max(1, epochs // divisor), "lr": {start // divisor: rate for start, rate in lr.items()}}
+
+
+def table_1(row: Row, profile: str, repetitions: int = REPETITIONS) -> list[Run]:
+    """A row of Table 1: its left half with all repetitions and, on CIFAR, one run for each other kind of S."""
+    runs = [Run("table-1", row, "perturbed", i + 1, profile) for i in range(repetitions)]
+    if row.data.startswith("cifar"):
+        runs += [Run("table-1", row, kind, 1, profile, S=kind) for kind in KINDS[1:]]
+    return runs
+
+
+def figure_3(side: str, profile: str, repetitions: int = REPETITIONS) -> list[Run]:
+    """One side of Fig. 3: students of all sizes, distilled, and trained from labels."""
+    return [
+        Run(side, QUICK, f"{how}-{size}", i + 1, profile, widths=widths, from_labels=how == "labels")
+        for how in ("distilled", "labels")
+        for size, widths in WIDTHS[side].items()
+        for i in range(repetitions)
+    ]
+
+
+def placement(profile: str, repetitions: int = REPETITIONS) -> list[Run]:
+    """Quick with dropout before and after pooling, at two rates. Each repetition has a teacher of its own."""
+    return [
+        Run("placement", row, "perturbed", i + 1, profile, teacher_seed=i + 1)
+        for row in PLACEMENTS.values()
+        for i in range(repetitions)
+    ]
+
+
+EXPERIMENTS = {
+    **{row.slug: partial(table_1, row) for row in TABLE_1},
+    "figure-2": partial(table_1, QUICK),  # the errors at every m are in the records of Table 1
+    "figure-3-left": partial(figure_3, "figure-3-left"),
+    "figure-3-right": partial(figure_3, "figure-3-right"),
+    "placement": placement,
+}
+
+
+def declared(names: Iterable[str], profile: str = "full", repetitions: int = REPETITIONS) -> list[Run]:
+    """The runs of the experiments called `names` ("MNIST LeNet", "mnist-lenet", "figure-3-left"); of all for none.
+
+    Raises
+    ------
+    ValueError : for a name that is none, with the nearest one that is.
+    """
+    slugs = [name.lower().replace(" ", "-") for name in names]
+    for slug in slugs:
+        if slug not in EXPERIMENTS:
+            near = difflib.get_close_matches(slug, EXPERIMENTS, n=1, cutoff=0)[0]
+            raise ValueError(f"there is no {slug!r}; did you mean {near!r}? There are {', '.join(EXPERIMENTS)}")
+    runs = [run for slug in slugs or EXPERIMENTS for run in EXPERIMENTS[slug](profile, repetitions)]
+    return list({run.name: run for run in runs}.values())

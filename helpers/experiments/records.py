@@ -1,0 +1,171 @@
+"""Where runs leave their files, and what the records say, beside what the paper says."""
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from helpers.experiments.declared import (
+    KINDS,
+    MASKS,
+    PLACEMENTS,
+    QUICK,
+    TABLE_1,
+    WIDTHS,
+    Run,
+    figure_3,
+    placement,
+    table_1,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "data"
+FORMAT = 1
+
+PREDICTORS = ("standard", "Monte Carlo", "distilled")
+MEASURES = {"error": ("%", 2), "NLL": ("nats", 4), "ECE": ("%", 2), "KL to ideal": ("nats", 4)}  # unit, digits
+
+
+def record(run: Run, folder: Path = DATA) -> Path:
+    return folder / "runs" / f"{run.name}.json"
+
+
+def weights(name: str, folder: Path = DATA) -> Path:
+    return folder / "weights" / f"{name}.safetensors"
+
+
+def checkpoint(name: str, folder: Path = DATA) -> Path:
+    return folder / "cache" / "runs" / f"{name}.pt"
+
+
+def lock(name: str, folder: Path = DATA, timeout: float = -1) -> FileLock:
+    """What one process at a time may hold; another one waits for `timeout` seconds (-1: for as long as it takes)."""
+    path = checkpoint(name, folder).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, timeout=timeout)
+
+
+def read(path: Path) -> dict:
+    """A record.
+
+    Raises
+    ------
+    ValueError : if it has a format that this version does not know, or is no record.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        known = content["format"] <= FORMAT
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a record of a run: {error!r}") from error
+    if not known:
+        raise ValueError(f"{path} has format {content['format']}; this version reads up to {FORMAT}: update the suite")
+    return content
+
+
+def state(run: Run, folder: Path = DATA) -> str:
+    """ "done", "diverged", "running", "interrupted" (there is a checkpoint) or "missing"."""
+    if record(run, folder).exists():
+        return "diverged" if "diverged" in read(record(run, folder)) else "done"
+    try:
+        with lock(run.name, folder, timeout=0):
+            return "interrupted" if checkpoint(run.name, folder).exists() else "missing"
+    except Timeout:
+        return "running"
+
+
+def scores(runs: Iterable[Run], predictor: str, folder: Path = DATA) -> list[dict[str, float]]:
+    """{measure: value} of `predictor` in each record that there is of `runs`; runs that diverged have none."""
+    found = [read(record(run, folder)) for run in runs if record(run, folder).exists()]
+    return [content["metrics"][predictor] for content in found if "metrics" in content]
+
+
+def cell(values: list[float], digits: int = 2) -> str:
+    """Mean ± standard deviation over repetitions, or "not run"."""
+    if not values:
+        return "not run"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def cells(runs: list[Run], predictor: str, folder: Path = DATA) -> dict[str, str]:
+    """A table's cells: each measure of `predictor` over the records of `runs`, and how many records these are."""
+    if predictor == "standard":  # one value per teacher, however often it has been distilled
+        runs = list({run.teacher: run for run in runs if record(run, folder).exists()}.values()) or runs[:1]
+    found = scores(runs, predictor, folder)
+    values = {f"{name} [{unit}]": cell([s[name] for s in found], digits) for name, (unit, digits) in MEASURES.items()}
+    return {**values, "repetitions": f"{len(found)} of {len(runs)}"}
+
+
+def published(*keys: str):
+    """A number of the paper, or several, as text: its mean ± standard deviation."""
+    value = json.loads((DATA / "paper.json").read_text("utf-8"))
+    for key in keys:
+        value = value[key]
+    return "{:.2f} ± {:.2f}".format(*value) if isinstance(value, list) else f"{value:.2f}"
+
+
+def left(profile: str = "full", folder: Path = DATA):
+    """The left half of Table 1 as a pandas table: the paper's errors, and ours with three more measures."""
+    import pandas as pd
+
+    rows = {}
+    for row in TABLE_1:
+        runs = [run for run in table_1(row, profile) if run.S == "perturbed"]
+        for predictor in PREDICTORS:
+            paper = {"paper: error [%]": published("table 1 left", row.name, predictor)}
+            rows[row.name, predictor] = {**paper, **cells(runs, predictor, folder)}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def right(profile: str = "full", folder: Path = DATA):
+    """The right half of Table 1, the distilled networks' error [%] by kind of S, as a pandas table."""
+    import pandas as pd
+
+    rows = {}
+    for row in TABLE_1:
+        runs = table_1(row, profile)
+        for kind in KINDS if len({run.S for run in runs}) > 1 else ():
+            found = scores([run for run in runs if kind == run.S], "distilled", folder)
+            rows[row.name, kind] = {
+                "paper: error [%]": published("table 1 right", row.name, "test" if kind == "unseen" else kind),
+                "error [%]": cell([s["error"] for s in found]),
+                "KL to ideal [nats]": cell([s["KL to ideal"] for s in found], 4),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def placements(profile: str = "short", folder: Path = DATA):
+    """Quick with dropout on either side of the pooling, at two rates, as a pandas table."""
+    import pandas as pd
+
+    rows = {}
+    for (before, p), row in PLACEMENTS.items():
+        runs = [run for run in placement(profile) if run.row == row]
+        for predictor in PREDICTORS:
+            rows["before pooling" if before else "after pooling", p, predictor] = cells(runs, predictor, folder)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def by_masks(profile: str = "full", folder: Path = DATA):
+    """Fig. 2: error [%] and KL(ideal ‖ ·) [nats] of Quick, as {(predictor, m): a list with one value per record}.
+
+    m is the number of masks; of predictors other than Monte Carlo it is 1, their passes.
+    """
+    runs = [run for run in table_1(QUICK, profile) if run.S == "perturbed"]
+    found = [read(record(run, folder)) for run in runs if record(run, folder).exists()]
+    found = [content for content in found if "metrics" in content]
+    points = {("Monte Carlo", m): [content["Monte Carlo by masks"][str(m)] for content in found] for m in MASKS}
+    return {**{(name, 1): scores(runs, name, folder) for name in ("standard", "distilled")}, **points}
+
+
+def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
+    """One side of Fig. 3: {"distilled" or "from labels": {size: scores of each repetition}}, as far as there are records."""
+    curves: dict[str, dict[int, list]] = {"distilled": {}, "from labels": {}}
+    for how, label in (("distilled", "distilled"), ("labels", "from labels")):
+        for size, widths in WIDTHS[side].items():
+            runs = [run for run in figure_3(side, profile) if run.variant == f"{how}-{size}" and run.widths == widths]
+            if found := scores(runs, label, folder):
+                curves[label][size] = found
+    return curves

@@ -1,0 +1,242 @@
+"""Carrying a run out: train the teacher (or find it trained), distil it, average it, and write one record.
+
+Whatever is interrupted goes on from its last checkpoint, to the same result.
+"""
+
+import copy
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import torch
+from filelock import Timeout
+from torch import Tensor, nn
+
+from helpers import checkpoints, compression, datasets, distillation, evaluation, gates, networks, predictors, training
+from helpers.datasets import Data
+from helpers.experiments.declared import DISTILLATION_EPOCHS, MASKS, MASKS_OF_IDEAL, Run
+from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, read, record, weights
+from helpers.files import replacing
+from helpers.seeding import derived, seeded
+
+
+def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path = DATA) -> dict:
+    """The record of `run`, which is carried out first unless it has been.
+
+    Parameters
+    ----------
+    device : "cpu", "cuda", "cuda:1", ...
+    progress : whether to show progress bars.
+    folder : where records, weights and checkpoints are.
+
+    Raises
+    ------
+    BlockingIOError : if another process is carrying out this run. Runs that share a teacher wait for each other only
+        while it is trained.
+    ValueError : if a record has a newer format, or a checkpoint is damaged or belongs to other settings.
+    OSError : if a file cannot be written. The next call goes on from the last checkpoint.
+    MemoryError : if the GPU's memory is too small. Nothing is lost either.
+    """
+    path = record(run, folder)
+    try:
+        with lock(run.name, folder, timeout=0):
+            if not path.exists():
+                write(carried_out(run, torch.device(device), progress, folder), path)
+    except Timeout as error:
+        raise BlockingIOError(f"another process is working on {run.name}") from error
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            f"the GPU's memory is too small for {run.name} with batches of {run.row.batch_size}: free some of it and run "
+            f"this again, which goes on from the last checkpoint, or run it afresh with `--batch-size "
+            f"{run.row.batch_size // 2}`"
+        ) from error
+    return read(path)
+
+
+def write(content: dict, path: Path) -> None:
+    """A record, whole or not at all."""
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
+    """The run's record: what was run, what came of it, and on what."""
+    start, code = time.perf_counter(), commit()  # of the code that runs; the files may change meanwhile
+    try:
+        outcome = measured(run, device, progress, folder)
+    except FloatingPointError as error:
+        outcome = {"diverged": str(error)}
+    row = run.row
+    return {
+        "format": FORMAT,
+        "experiment": run.experiment,
+        "row": row.name,
+        "variant": run.variant,
+        "repetition": run.repetition,
+        "seed": run.repetition,
+        "profile": run.profile,
+        "profile in words": "the paper's schedule" if run.profile == "full" else "a tenth of the paper's epochs",
+        "settings": {
+            "training": run.schedule(row.epochs, row.lr),
+            "distillation": run.schedule(DISTILLATION_EPOCHS, row.distillation_lr),
+            **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
+            "autocast": str(row.autocast),
+            "network": repr(row.network()),
+            "S": run.S,
+            "widths": run.widths,
+            "from labels": run.from_labels,
+            "teacher's seed": run.teacher_seed,
+            "masks of the ideal": MASKS_OF_IDEAL,
+        },
+        **outcome,
+        "seconds": round(time.perf_counter() - start, 1),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "commit": code,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
+    """The scores of the predictors on the test set, {"metrics": {predictor: {measure: value}}}, and what else is found."""
+    data = datasets.load(run.row.data)
+    teacher = taught(run, data, device, progress, folder)
+    if run.from_labels:
+        student = small_network(run, data, device, progress, folder)
+    else:
+        student = distilled(run, teacher, data, device, progress, folder)
+    if run.repetition == 1 and run.S == "perturbed" and run.experiment != "placement" and not run.from_labels:
+        keep(run, teacher, student, folder)
+
+    x, labels = data.inputs(data.test.images), data.test.labels
+    ideal = ideal_of(teacher, x, checkpoint(f"{run.teacher}.ideal", folder))
+    score = partial(evaluation.scores, labels=labels, ideal=ideal)
+    own = "from labels" if run.from_labels else "distilled"
+    found = {
+        "metrics": {"standard": score(predictors.standard(teacher, x)), own: score(predictors.standard(student, x))}
+    }
+    if run.widths is None:
+        curve = {m: score(q) for m, q in averages(teacher, x, seed=run.repetition)}
+        found["metrics"]["Monte Carlo"] = curve[max(curve)]
+        found["Monte Carlo by masks"] = curve
+    return {**found, "parameters": networks.parameter_count(student)}
+
+
+def taught(run: Run, data: Data, device: torch.device, progress: bool, folder: Path) -> nn.Module:
+    """The run's teacher. It is trained by the first run that needs it; the others wait, and find it."""
+    with seeded(run.teacher_seed, torch.device("cpu")):
+        teacher = run.row.network().to(device)
+    with lock(run.teacher, folder):
+        return trained(teacher, run, data, run.teacher_seed, progress, checkpoint(run.teacher, folder))
+
+
+def small_network(run: Run, data: Data, device: torch.device, progress: bool, folder: Path) -> nn.Module:
+    """A network of the student's size, trained from labels as the teacher was: "baseline" in Fig. 3."""
+    with seeded(run.repetition, torch.device("cpu")):
+        network = run.row.network(widths=run.widths).to(device)
+    return trained(network, run, data, run.repetition, progress, checkpoint(run.name, folder))
+
+
+def trained(network: nn.Module, run: Run, data: Data, seed: int, progress: bool, path: Path) -> nn.Module:
+    """`network` after Algorithm 1 with the settings of the run's row."""
+    row, device = run.row, predictors.device_of(network)
+    return training.train(
+        compiled(network),
+        data.train.images.to(device),
+        data.train.labels.to(device),
+        perturb=datasets.in_turn(data.inputs, *mirroring(run)),
+        seed=seed,
+        checkpoint=path,
+        **run.schedule(row.epochs, row.lr),
+        **common(run, progress),
+    )
+
+
+def distilled(
+    run: Run, teacher: nn.Module, data: Data, device: torch.device, progress: bool, folder: Path
+) -> nn.Module:
+    """The run's student after Algorithm 2."""
+    S = datasets.unlabelled(data, run.S)
+    return distillation.distill(
+        teacher,
+        S.inputs.to(device),
+        student=compiled(first_student(run, teacher).to(device)),
+        perturb=datasets.in_turn(S.perturb, *mirroring(run)),
+        seed=run.repetition,
+        checkpoint=checkpoint(run.name, folder),
+        **run.schedule(DISTILLATION_EPOCHS, run.row.distillation_lr),
+        **common(run, progress),
+    )
+
+
+def first_student(run: Run, teacher: nn.Module) -> nn.Module:
+    """The student before distillation: a copy of the teacher, or what remains of it at the run's widths."""
+    if run.widths is None:
+        return gates.remove(copy.deepcopy(teacher)).eval()
+    shrink = compression.restarted if run.experiment == "figure-3-left" else compression.thinned
+    with seeded(run.repetition, torch.device("cpu")):
+        return shrink(run.row.network(widths=run.widths), copy.deepcopy(teacher).cpu())
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """`network`, compiled on a GPU, where that pays. On a processor our own masks are faster than compiled ones."""
+    if predictors.device_of(network).type == "cuda":
+        network.compile()
+    return network
+
+
+def mirroring(run: Run) -> list[datasets.Perturbation]:
+    return [datasets.mirror] if run.row.mirror else []
+
+
+def common(run: Run, progress: bool) -> dict:
+    """What training and distillation have in common."""
+    row = run.row
+    return {
+        "batch_size": row.batch_size,
+        "weight_decay": row.weight_decay,
+        "autocast": row.autocast,
+        "progress": progress,
+    }
+
+
+def ideal_of(teacher: nn.Module, x: Tensor, path: Path) -> Tensor:
+    """What stands for the ideal predictor's probabilities [N, K] of `x`, computed once for all runs of a teacher."""
+    settings = {"teacher": checkpoints.fingerprint(teacher.state_dict().values()), "masks": MASKS_OF_IDEAL}
+    if (stored := checkpoints.load(path, settings, x.device)) is None:
+        stored = {"ideal": predictors.monte_carlo(teacher, x, MASKS_OF_IDEAL, seed=0)}
+        checkpoints.save(path, settings, stored)
+    return stored["ideal"]
+
+
+def averages(teacher: nn.Module, x: Tensor, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Each m of `MASKS` and the Monte Carlo prediction [N, K] with m masks, the first of which are those of the one before."""
+    total, drawn = torch.zeros(()), 0
+    for m in MASKS:
+        new = m - drawn
+        total = total + new * predictors.monte_carlo(teacher, x, new, seed=derived(seed, m))
+        drawn = m
+        yield m, total / m
+
+
+def keep(run: Run, teacher: nn.Module, student: nn.Module, folder: Path) -> None:
+    """Write the weights of the teacher and of the student to ``weights`` in `folder`, for the notebooks to open."""
+    from safetensors.torch import save
+
+    for name, network in ((run.teacher, teacher), (run.name, student)):
+        state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        with replacing(weights(name, folder)) as file:
+            file.write(save(state))
+
+
+def commit() -> str:
+    """The git commit of the code, with "+" if it has been changed since; "unknown" outside a repository."""
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
+    head = git(["git", "rev-parse", "HEAD"])
+    changed = git(["git", "status", "--porcelain", "--", "helpers"]).stdout.strip()
+    return head.stdout.strip() + "+" * bool(changed) if head.returncode == 0 else "unknown"

@@ -1,0 +1,81 @@
+"""Narrower students inherit from their teacher what they should, and costs are counted as by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import compression, gates, networks, predictors
+
+X = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    return networks.LeNetAll(widths=(4, 6, 10))
+
+
+def test_a_student_of_the_teacher_s_size_is_the_teacher(teacher):
+    for shrink in (compression.restarted, compression.thinned):
+        student = shrink(networks.LeNetAll(widths=(4, 6, 10)), teacher)
+        assert torch.equal(predictors.standard(student, X), predictors.standard(teacher, X))
+        assert not gates.stochastic_layers(student)
+        assert not student.training
+
+
+def test_layers_of_another_shape_are_restarted_and_the_others_copied(teacher):
+    torch.manual_seed(1)
+    student = compression.restarted(networks.LeNetAll(widths=(4, 6, 5)), teacher)
+    for name in ("conv1", "conv2"):
+        assert torch.equal(student.get_submodule(name).weight, teacher.get_submodule(name).weight)
+    for layer in (student.fc1, student.fc2):
+        assert (layer.bias == 0).all()
+    # 480 draws from N(0, 0.01²): their standard deviation is 0.01 (1 ± 1/sqrt(960)); false alarm beyond 5 σ, 6e-7.
+    assert abs(student.fc1.weight.std().item() / 0.01 - 1) < 5 / 960**0.5
+
+
+def test_thinning_drops_units_and_changes_nothing_else(teacher):
+    """Where the units that go are silent (no bias, no weights in or out), the thinned network is the same function."""
+    torch.manual_seed(2)
+    silent = {"conv1": [1], "conv2": [0, 3], "fc1": [2, 5, 9]}
+    next_columns = {"conv1": ("conv2", 1), "conv2": ("fc1", 16), "fc1": ("fc2", 1)}
+    with torch.no_grad():
+        for name, units in silent.items():
+            following, features = next_columns[name]
+            for unit in units:
+                teacher.get_submodule(name).weight[unit] = 0
+                teacher.get_submodule(name).bias[unit] = 0
+                teacher.get_submodule(following).weight[:, unit * features : (unit + 1) * features] = 0
+    kept = iter(
+        [
+            torch.tensor([i for i in range(n) if i not in units])
+            for n, units in zip((4, 6, 10), silent.values(), strict=True)
+        ]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        draw = torch.randperm
+        patch.setattr(torch, "randperm", lambda n: next(kept, draw(n)))
+        student = compression.thinned(networks.LeNetAll(widths=(3, 4, 7)), teacher)
+    torch.testing.assert_close(predictors.standard(student, X), predictors.standard(teacher, X))
+
+
+def test_the_units_that_remain_are_drawn_at_random_each_with_the_same_chance(teacher):
+    """Each of 4 filters stays in 3 of 4 draws. False alarm beyond 5 σ in one of four: 2e-6."""
+    torch.manual_seed(3)
+    n, stays = 400, torch.zeros(4)
+    for _ in range(n):
+        student = compression.thinned(networks.LeNetAll(widths=(3, 6, 10)), teacher)
+        same = (student.conv1.weight.flatten(1)[:, None] == teacher.conv1.weight.flatten(1)[None]).all(-1)  # [3, 4]
+        assert (same.sum(1) == 1).all()
+        stays += same.sum(0)
+    assert (stays / n - 0.75).abs().max() < 5 * (0.75 * 0.25 / n) ** 0.5
+
+
+def test_multiply_adds_of_lenet_by_hand():
+    by_hand = 24 * 24 * 20 * 25 + 8 * 8 * 50 * 20 * 25 + 800 * 500 + 500 * 10
+    assert compression.multiply_adds(networks.LeNet(), X) == by_hand
+
+
+def test_networks_with_other_layers_do_not_pair(teacher):
+    with pytest.raises(ValueError, match="are not those of the teacher"):
+        compression.restarted(nn.Sequential(nn.Linear(2, 2)), teacher)
