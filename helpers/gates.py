@@ -18,19 +18,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from helpers.dropconnect import DropConnect
 from helpers.masks import CheapMasks
 
 UNITS = (nn.Dropout,)
 # Layers that drop channels, and the numbers of dimensions with which PyTorch takes their input for a batch [N, C, ...].
 DIMENSIONS = {nn.Dropout1d: (3,), nn.Dropout2d: (3, 4), nn.Dropout3d: (5,)}
 CHANNELS = tuple(DIMENSIONS)
+CONNECTIONS = (DropConnect,)
 OTHERS = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Everything in `model` that draws random numbers in training.
 
-    That is: `nn.Dropout`, `nn.Dropout1d/2d/3d`, `nn.AlphaDropout`, `nn.FeatureAlphaDropout`,
+    That is: `nn.Dropout`, `nn.Dropout1d/2d/3d`, `DropConnect`, `nn.AlphaDropout`, `nn.FeatureAlphaDropout`,
     `nn.MultiheadAttention(dropout=p)`, `nn.LSTM/GRU/RNN(dropout=p)` of more than one layer, `nn.RReLU`, and
     torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
 
@@ -53,7 +55,7 @@ def is_stochastic(module: nn.Module) -> bool:
 
 def rate_attribute(module: nn.Module) -> str | None:
     """The attribute that holds the rate of a layer of a kind that can drop; ``None`` for any other kind."""
-    if isinstance(module, UNITS + CHANNELS + OTHERS) or is_stochastic_depth(module):
+    if isinstance(module, UNITS + CHANNELS + CONNECTIONS + OTHERS) or is_stochastic_depth(module):
         return "p"
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return "dropout"
@@ -150,7 +152,8 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
     ----------
     masks : {name: 0/1 tensor}, one for every name in `stochastic_layers(model)`. A mask is shared by all
         examples or has a first dimension N. For units it is shaped like what enters the layer, [...] or
-        [N, ...]; for channels it is [C] or [N, C]. Gates are per example: nothing is broadcast within one.
+        [N, ...]; for channels it is [C] or [N, C]; for connections [out, in] or [N, out, in]. Gates are per
+        example: nothing is broadcast within one.
 
     Raises
     ------
@@ -192,7 +195,12 @@ def entering(args: tuple, kwargs: dict) -> Tensor:
 
 
 def gated_shape(name: str, layer: nn.Module, x: Tensor) -> torch.Size:
-    """The shape of the gates that `layer` draws for a batch `x`: of all of it, or [N, C] where channels are dropped."""
+    """The shape of the gates that `layer` draws for a batch `x`: of all of it, [N, C] where channels are dropped, or
+    [N, ..., out, in] where connections are."""
+    if isinstance(layer, CONNECTIONS):
+        if x.ndim < 2:
+            raise ValueError(f"{list(x.shape)} enters {name!r}, which is no batch [N, ..., {layer.in_features}]")
+        return torch.Size((*x.shape[:-1], *layer.weight.shape))
     if not isinstance(layer, CHANNELS):
         return x.shape
     if x.ndim not in next(ndims for kind, ndims in DIMENSIONS.items() if isinstance(layer, kind)):
@@ -201,23 +209,24 @@ def gated_shape(name: str, layer: nn.Module, x: Tensor) -> torch.Size:
 
 
 def apply_mask(name: str, layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
-    """What dropout layer `layer` makes of `x` when its gates are `mask`: x ∘ σ / (1 - p)."""
+    """What dropout layer `layer` makes of `x` when its gates are `mask`: x ∘ σ / (1 - p), or (Σ ∘ W / (1 - p)) x + b."""
     shape = gated_shape(name, layer, x)
     if mask.shape not in (shape, shape[1:]):
         raise ValueError(f"the mask of {name!r} has shape {list(mask.shape)}, but {list(x.shape)} enters the layer")
     keep = 1 - layer.p
-    if keep == 0:
-        return torch.zeros_like(x)
-    return x * mask.to(x).reshape(mask.shape + (1,) * (x.ndim - len(shape))) / keep
+    sigma = mask.to(x) / keep if keep else torch.zeros_like(mask.to(x))
+    if isinstance(layer, CONNECTIONS):
+        return layer.through(layer.weight * sigma, x)
+    return x * sigma.reshape(sigma.shape + (1,) * (x.ndim - len(shape)))
 
 
 def require_gateable(layers: Mapping[str, nn.Module]) -> None:
     """Raise TypeError unless each of `layers` is one whose gates `fixed` can set."""
-    if others := [name for name, layer in layers.items() if not isinstance(layer, UNITS + CHANNELS)]:
+    if others := [name for name, layer in layers.items() if not isinstance(layer, UNITS + CHANNELS + CONNECTIONS)]:
         kinds = sorted({type(layers[name]).__name__ for name in others})
         raise TypeError(
-            f"the gates of {others} ({', '.join(kinds)}) cannot be set from outside; only those of nn.Dropout and "
-            "nn.Dropout1d/2d/3d can. Sample them instead: gates.sampling, predictors.monte_carlo."
+            f"the gates of {others} ({', '.join(kinds)}) cannot be set from outside; only those of nn.Dropout, "
+            "nn.Dropout1d/2d/3d and DropConnect can. Sample them instead: gates.sampling, predictors.monte_carlo."
         )
 
 
@@ -226,7 +235,8 @@ def gate_shapes(model: nn.Module, x: Tensor) -> dict[str, torch.Size]:
 
     Returns
     -------
-    {name: shape}: all units of what enters an `nn.Dropout`, all channels of what enters an `nn.Dropout2d`.
+    {name: shape}: all units of what enters an `nn.Dropout`, all channels of what enters an `nn.Dropout2d`, all
+    connections [out, in] of a `DropConnect`.
 
     Raises
     ------

@@ -128,8 +128,8 @@ def exact(
 
     Parameters
     ----------
-    model : network whose stochastic layers are `nn.Dropout` and `nn.Dropout1d/2d/3d`, with at most
-        `MAX_GATES` gates (units or channels) in all, at any rates, returning logits [N, K].
+    model : network whose stochastic layers are `nn.Dropout`, `nn.Dropout1d/2d/3d` and `DropConnect`, with at most
+        `MAX_GATES` gates (units, channels or connections) in all, at any rates, returning logits [N, K].
     x : inputs [N, ...].
     mean : "arithmetic" for the ideal predictor E_σ[f_{Θ,σ}(x)], or "geometric" for the renormalised
         geometric mean exp E_σ[log f_{Θ,σ}(x)] / Z (Goodfellow et al. 2016, eqs. 7.54 and 7.55).
