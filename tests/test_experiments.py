@@ -62,14 +62,14 @@ def test_all_of_table_1_is_declared():
 
 def test_figure_3_has_eight_sizes_on_either_side_distilled_and_from_labels():
     left, right = (EXPERIMENTS[f"figure-3-{side}"]("full") for side in ("left", "right"))
-    assert len(left) == len(right) == 8 * 2 * 5
+    assert len(left) == len(right) == 8 * 3 * 5
     assert {run.widths[3] for run in left} == set(range(8, 65, 8))
     assert {run.widths[:3] for run in left} == {(32, 32, 64)}
     assert {tuple(8 * w / full for w, full in zip(run.widths, (32, 32, 64, 64), strict=True)) for run in right} == {
         (n,) * 4 for n in range(1, 9)
     }
     sizes = [
-        networks.parameter_count(networks.Quick(widths=widths)) for widths in records.WIDTHS["figure-3-left"].values()
+        networks.parameter_count(networks.Quick(widths=widths)) for widths in declared.WIDTHS["figure-3-left"].values()
     ]
     assert sizes[0] == 145_578
     assert sizes == sorted(sizes, reverse=True)
@@ -140,12 +140,28 @@ def test_kept_weights_are_those_of_the_networks(folder):
 
 def test_smaller_students_are_distilled_or_trained_from_labels(folder):
     distilled = run_here(small(widths=(10,)), folder)
-    labelled = run_here(replace(small(widths=(10,), from_labels=True), variant="labels"), folder)
-    assert distilled["parameters"] == labelled["parameters"] == 64 * 10 + 10 + 10 * 10 + 10
     assert set(distilled["metrics"]) == {"standard", "distilled"}
-    assert set(labelled["metrics"]) == {"standard", "from labels"}
-    assert labelled["metrics"]["from labels"]["error"] < 30
-    assert labelled["metrics"]["standard"] == distilled["metrics"]["standard"]
+    for how in ("with dropout", "without dropout"):
+        labelled = run_here(replace(small(widths=(10,), labels=how), variant=how), folder)
+        assert distilled["parameters"] == labelled["parameters"] == 64 * 10 + 10 + 10 * 10 + 10
+        assert set(labelled["metrics"]) == {"standard", f"from labels, {how}"}
+        assert labelled["metrics"][f"from labels, {how}"]["error"] < 30
+        assert labelled["metrics"]["standard"] == distilled["metrics"]["standard"]
+
+
+def test_figure_3_is_read_from_its_records(folder, monkeypatch):
+    sizes = {20: (20,), 5: (5,)}
+    monkeypatch.setattr(declared, "QUICK", SMALL)
+    monkeypatch.setattr(declared, "WIDTHS", {"figure-3-left": sizes})
+    runs = declared.figure_3("figure-3-left", "short", 2)
+    assert len(runs) == 3 * 2 * 2
+    monkeypatch.setattr(records, "figure_3", lambda side, profile: declared.figure_3(side, profile, 2))
+    assert records.by_size("figure-3-left", "short", folder) == {}
+    for run in runs:
+        run_here(run, folder)
+    curves = records.by_size("figure-3-left", "short", folder)
+    assert set(curves) == {"distilled", "from labels, with dropout", "from labels, without dropout"}
+    assert all({size: len(found) for size, found in curve.items()} == {20: 2, 5: 2} for curve in curves.values())
 
 
 def test_a_run_that_diverges_is_recorded_as_such_and_not_counted(folder, monkeypatch):

@@ -11,9 +11,8 @@ from helpers.experiments.declared import (
     KINDS,
     MASKS,
     PLACEMENTS,
-    QUICK,
     TABLE_1,
-    WIDTHS,
+    Row,
     Run,
     figure_3,
     placement,
@@ -148,24 +147,44 @@ def placements(profile: str = "short", folder: Path = DATA):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def by_masks(profile: str = "full", folder: Path = DATA):
-    """Fig. 2: error [%] and KL(ideal ‖ ·) [nats] of Quick, as {(predictor, m): a list with one value per record}.
+def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
+    """Fig. 2 for one row: {predictor: {passes: scores of each repetition}}, as far as there are records."""
+    runs = [run for run in table_1(row, profile) if run.S == "perturbed" and record(run, folder).exists()]
+    found = [read(record(run, folder)) for run in runs]
+    curves = [content["Monte Carlo by masks"] for content in found if "Monte Carlo by masks" in content]
+    if not curves:
+        return {}
+    one_pass = {name: {1: scores(runs, name, folder)} for name in ("standard", "distilled")}
+    return {**one_pass, "Monte Carlo": {m: [curve[str(m)] for curve in curves] for m in MASKS}}
 
-    m is the number of masks; of predictors other than Monte Carlo it is 1, their passes.
-    """
-    runs = [run for run in table_1(QUICK, profile) if run.S == "perturbed"]
-    found = [read(record(run, folder)) for run in runs if record(run, folder).exists()]
-    found = [content for content in found if "metrics" in content]
-    points = {("Monte Carlo", m): [content["Monte Carlo by masks"][str(m)] for content in found] for m in MASKS}
-    return {**{(name, 1): scores(runs, name, folder) for name in ("standard", "distilled")}, **points}
+
+def provenance(profile: str = "full", folder: Path = DATA):
+    """Which code made the records of Table 1, on what, when, and how long it took, as a pandas table."""
+    import pandas as pd
+
+    runs = [run for row in TABLE_1 for run in table_1(row, profile) if record(run, folder).exists()]
+    found = {run.name: read(record(run, folder)) for run in runs}
+    return pd.DataFrame.from_dict(
+        {
+            name: {
+                "commit": content["commit"][:9],
+                "date": content["date"][:10],
+                "device": content["device"],
+                "torch": content["versions"]["torch"],
+                "minutes": round(content["seconds"] / 60),
+            }
+            for name, content in found.items()
+        },
+        orient="index",
+    )
 
 
 def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
-    """One side of Fig. 3: {"distilled" or "from labels": {size: scores of each repetition}}, as far as there are records."""
-    curves: dict[str, dict[int, list]] = {"distilled": {}, "from labels": {}}
-    for how, label in (("distilled", "distilled"), ("labels", "from labels")):
-        for size, widths in WIDTHS[side].items():
-            runs = [run for run in figure_3(side, profile) if run.variant == f"{how}-{size}" and run.widths == widths]
-            if found := scores(runs, label, folder):
-                curves[label][size] = found
+    """One side of Fig. 3: {how the network was made: {its size: scores of each repetition}}, as far as there are records."""
+    curves: dict[str, dict[int, list]] = {}
+    for run in figure_3(side, profile):
+        name = f"from labels, {run.labels}" if run.labels else "distilled"
+        if found := scores([run], name, folder):
+            size = int(run.variant.rpartition("-")[2])
+            curves.setdefault(name, {}).setdefault(size, []).extend(found)
     return curves

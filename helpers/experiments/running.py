@@ -89,7 +89,7 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
             "network": repr(row.network()),
             "S": run.S,
             "widths": run.widths,
-            "from labels": run.from_labels,
+            "labels": run.labels,
             "teacher's seed": run.teacher_seed,
             "masks of the ideal": MASKS_OF_IDEAL,
         },
@@ -106,17 +106,17 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
     """The scores of the predictors on the test set, {"metrics": {predictor: {measure: value}}}, and what else is found."""
     data = datasets.load(run.row.data)
     teacher = taught(run, data, device, progress, folder)
-    if run.from_labels:
+    if run.labels:
         student = small_network(run, data, device, progress, folder)
     else:
         student = distilled(run, teacher, data, device, progress, folder)
-    if run.repetition == 1 and run.S == "perturbed" and run.experiment != "placement" and not run.from_labels:
+    if run.repetition == 1 and run.S == "perturbed" and run.experiment != "placement" and not run.labels:
         keep(run, teacher, student, folder)
 
     x, labels = data.inputs(data.test.images), data.test.labels
     ideal = ideal_of(teacher, x, checkpoint(f"{run.teacher}.ideal", folder))
     score = partial(evaluation.scores, labels=labels, ideal=ideal)
-    own = "from labels" if run.from_labels else "distilled"
+    own = f"from labels, {run.labels}" if run.labels else "distilled"
     found = {
         "metrics": {"standard": score(predictors.standard(teacher, x)), own: score(predictors.standard(student, x))}
     }
@@ -138,7 +138,10 @@ def taught(run: Run, data: Data, device: torch.device, progress: bool, folder: P
 def small_network(run: Run, data: Data, device: torch.device, progress: bool, folder: Path) -> nn.Module:
     """A network of the student's size, trained from labels as the teacher was: "baseline" in Fig. 3."""
     with seeded(run.repetition, torch.device("cpu")):
-        network = run.row.network(widths=run.widths).to(device)
+        network = run.row.network(widths=run.widths)
+    if run.labels == "without dropout":
+        gates.remove(network)
+    network.to(device)
     return trained(network, run, data, run.repetition, progress, checkpoint(run.name, folder))
 
 

@@ -1,0 +1,81 @@
+"""Checks of the exercises in notebook 07."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from helpers.checks import call, require
+
+
+def expected_maximum(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check ``function(values, p)``: the mean over masks of the maximum of positive `values` [n], dropped and rescaled."""
+    p = 0.2 + 0.6 * torch.rand(()).item()
+    values = torch.rand(6, dtype=torch.float64) + 0.1
+    answer = call(function, values.clone(), p)
+    require(answer.numel() == 1, f"expected one number, got a tensor of shape {list(answer.shape)}.")
+    answer = answer.item()
+    truth = enumerated_maximum(values, p)
+
+    def is_near(other: float | Tensor) -> bool:
+        return math.isclose(answer, float(other), rel_tol=1e-6)
+
+    ordered = values.sort(descending=True).values
+    require(not is_near(ordered[0]), "this is the maximum without dropout, which is what weight scaling computes.")
+    require(
+        not is_near((1 - p) * truth),
+        "the factor 1/(1-p) is missing: a kept unit is rescaled before it is pooled.",
+    )
+    require(
+        is_near(truth) or not math.isclose(answer, unordered(values, p), rel_tol=1e-6),
+        "the units are taken in the order in which they come; sort them first, the largest at the front.",
+    )
+    require(
+        not is_near((ordered * (1 - p) ** torch.arange(6)).sum()),
+        "p and 1-p are interchanged: a unit wins if all larger ones are *dropped*, each with probability p.",
+    )
+    require(is_near(truth), f"for {ordered.tolist()} and p = {p:.3f} it should be {truth:.4f}, and is {answer:.4f}.")
+    print("Correct: your formula agrees with the enumeration of all 2⁶ masks.")
+
+
+def enumerated_maximum(values: Tensor, p: float) -> float:
+    """The mean of the pooled value over all 2^n masks."""
+    n = len(values)
+    masks = (torch.arange(2**n)[:, None] >> torch.arange(n)) & 1
+    weights = ((1 - p) * masks + p * (1 - masks)).prod(1)
+    return float((weights * (masks * values / (1 - p)).max(1).values).sum())
+
+
+def unordered(values: Tensor, p: float) -> float:
+    return float((values * p ** torch.arange(len(values))).sum())
+
+
+def standard_error(function: Callable[[float, int], float]) -> None:
+    """Check ``function(error, n)``: the standard error [%] of an error [%] that was measured on n test images."""
+    error, n = 1 + 30 * torch.rand(()).item(), int(torch.randint(500, 20_000, ()))
+    answer = function(error, n)
+    require(answer is not None and answer is not ..., "the function returns nothing yet; write its body.")
+    answer = float(answer)
+    share = error / 100
+    truth = 100 * math.sqrt(share * (1 - share) / n)
+
+    def is_near(other: float) -> bool:
+        return math.isclose(answer, other, rel_tol=1e-3)
+
+    require(not is_near(truth / 100), "this is a share; the answer is asked for in %, like the error.")
+    require(not is_near(truth**2) and not is_near(truth**2 / 1e4), "this is the variance; take its square root.")
+    require(
+        not is_near(truth * math.sqrt(n)),
+        "this is the standard deviation of a single image's error; the mean of n of them has 1/√n of it.",
+    )
+    require(not is_near(truth * math.sqrt(n) / n), "divided by n; a standard error falls as 1/√n.")
+    require(
+        math.isfinite(answer) and not is_near(math.sqrt(abs(error * (1 - error)) / n)),
+        "the error is in %: turn it into a share before you use p(1-p).",
+    )
+    require(
+        is_near(truth) or math.isclose(answer, truth, rel_tol=0.02),  # n - 1 in place of n is right too
+        f"for an error of {error:.2f} % on {n} images it should be {truth:.4f} %, and is {answer:.4f} %.",
+    )
+    print("Correct: that is how far a test error moves by chance alone.")

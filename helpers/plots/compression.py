@@ -1,0 +1,88 @@
+"""The figures of notebook 08."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers.plots import COLOURS
+
+STYLES = {
+    "distilled": (COLOURS["distilled"], "D", "-"),
+    "from labels, with dropout": ("#CC79A7", "o", "--"),
+    "from labels, without dropout": ("#E69F00", "^", "-."),
+}
+
+Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
+
+
+def curve(axis: Axes, curves: Curves, parameters: Mapping[int, int], measure: str, label: str) -> None:
+    """`measure` against the share of parameters that is left, a line with a band (one standard deviation) for each way
+    to make the network: {way: {size: scores of each repetition}}."""
+    whole = max(parameters.values())
+    for name, points in curves.items():
+        colour, marker, line = STYLES[name]
+        share = np.array([100 * parameters[size] / whole for size in points])
+        values = [torch.tensor([s[measure] for s in found], dtype=torch.float64) for found in points.values()]
+        mean = np.array([v.mean() for v in values])
+        spread = np.array([v.std() if len(v) > 1 else 0.0 for v in values])
+        axis.plot(share, mean, color=colour, marker=marker, linestyle=line, label=name)
+        axis.fill_between(share, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    axis.set(xlabel="parameters left [%]", ylabel=label)
+    axis.grid(alpha=0.25)
+
+
+def figure_3(sides: Mapping[str, tuple[Curves, Mapping[int, int]]], standard: float | None = None) -> Figure:
+    """Fig. 3: test error against the share of parameters that is left.
+
+    Parameters
+    ----------
+    sides : {title: (curves, {size: parameters})}.
+    standard : error [%] of the teacher's standard prediction, with all parameters.
+    """
+    figure = Figure(figsize=(5 * len(sides), 3.9), layout="tight")
+    axes = figure.subplots(1, len(sides), squeeze=False)[0]
+    for axis, (title, (curves, parameters)) in zip(axes, sides.items(), strict=True):
+        curve(axis, curves, parameters, "error", "test error [%]")
+        if standard is not None:
+            axis.axhline(standard, color=COLOURS["standard"], linewidth=1.2, label="teacher, standard")
+        axis.set(xscale="log", yscale="log")
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_formatter("{x:g}")
+            ticks.set_minor_formatter("{x:g}")
+        axis.tick_params(which="minor", labelsize=7)
+        axis.set_title(title)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def choice(size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) -> Figure:
+    """What a student of one size costs, in % of the largest, and what it gets wrong.
+
+    Parameters
+    ----------
+    size : the one that is chosen.
+    costs : {size: {"parameters", "multiply-adds", "time": value}}.
+    curves : {way to make the network: {size: scores of each repetition}}.
+    """
+    figure = Figure(figsize=(10, 3.7), layout="tight")
+    left, right = figure.subplots(1, 2)
+    whole, chosen = costs[max(costs)], costs[size]
+    units = {"parameters": "", "multiply-adds": "", "time": " µs"}
+    bars = left.barh(list(chosen), [100 * chosen[name] / whole[name] for name in chosen], color=COLOURS["Monte Carlo"])
+    left.bar_label(bars, [f"{value:,.0f}{units[name]}" for name, value in chosen.items()], padding=4)
+    left.set(xlim=(0, 130), xlabel="of the teacher's [%]", ylabel="cost of one image")
+    left.invert_yaxis()
+    left.set_title(f"A student with {size} units per layer")
+    parameters = {size: cost["parameters"] for size, cost in costs.items()}
+    curve(right, curves, parameters, "error", "test error [%]")
+    right.axvline(100 * parameters[size] / max(parameters.values()), color="0.4", linewidth=1, linestyle=":")
+    right.set(xscale="log", yscale="log")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter("{x:g}")
+    right.tick_params(which="minor", labelsize=7)
+    right.legend(frameon=False, fontsize=8)
+    return figure

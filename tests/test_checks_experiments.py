@@ -1,0 +1,89 @@
+"""The checks of notebook 07 accept right answers in more than one style, and name what is wrong with wrong ones."""
+
+import math
+
+import pytest
+import torch
+
+from helpers.checks import Unsolved
+from helpers.checks import experiments as checks
+
+
+def by_formula(values, p):
+    ordered = values.sort(descending=True).values
+    return (ordered * p ** torch.arange(len(values))).sum()
+
+
+def one_by_one(values, p):
+    total, left = 0.0, 1.0
+    for v in sorted(values.tolist(), reverse=True):
+        total += left * (1 - p) * v / (1 - p)
+        left *= p
+    return torch.tensor(total, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("answer", [by_formula, one_by_one])
+@pytest.mark.parametrize("seed", range(5))
+def test_expected_maximum_accepts_right_answers(answer, seed, capsys):
+    torch.manual_seed(seed)
+    checks.expected_maximum(answer)
+    assert "Correct" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda v, p: None, "returns nothing yet"),
+        (lambda v, p: v.max(), "weight scaling"),
+        (lambda v, p: (1 - p) * by_formula(v, p), "1/\\(1-p\\) is missing"),
+        (lambda v, p: (v * p ** torch.arange(len(v))).sum(), "sort them"),
+        (lambda v, p: by_formula(v, 1 - p), "interchanged"),
+        (lambda v, p: v / (1 - p), "one number"),
+        (lambda v, p: v.mean(), "should be"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_expected_maximum_says_what_is_wrong(answer, message, seed):
+    torch.manual_seed(seed)
+    with pytest.raises(Unsolved, match=message):
+        checks.expected_maximum(answer)
+
+
+def test_the_yardstick_is_the_mean_over_sampled_masks():
+    torch.manual_seed(0)
+    values, p, n = torch.rand(6, dtype=torch.float64), 0.4, 400_000
+    sampled = (values * (torch.rand(n, 6) >= p) / (1 - p)).max(1).values
+    assert abs(sampled.mean() - checks.enumerated_maximum(values, p)) < 5 * sampled.std() / n**0.5  # 6e-7
+
+
+def right(error, n):
+    return 100 * math.sqrt(error / 100 * (1 - error / 100) / n)
+
+
+@pytest.mark.parametrize(
+    "answer", [right, lambda e, n: math.sqrt(e * (100 - e) / n), lambda e, n: torch.tensor(right(e, n - 1))]
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_standard_error_accepts_right_answers(answer, seed, capsys):
+    torch.manual_seed(seed)
+    checks.standard_error(answer)
+    assert "Correct" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda e, n: None, "returns nothing yet"),
+        (lambda e, n: right(e, n) / 100, "is a share"),
+        (lambda e, n: right(e, n) ** 2, "variance"),
+        (lambda e, n: right(e, n) * math.sqrt(n), "single image"),
+        (lambda e, n: right(e, n) / math.sqrt(n), "divided by n"),
+        (lambda e, n: math.sqrt(abs(e * (1 - e)) / n), "in %"),
+        (lambda e, n: e / n, "should be"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_standard_error_says_what_is_wrong(answer, message, seed):
+    torch.manual_seed(seed)
+    with pytest.raises(Unsolved, match=message):
+        checks.standard_error(answer)

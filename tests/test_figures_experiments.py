@@ -1,0 +1,73 @@
+"""The figures of notebooks 07 and 08 show the numbers that they are given."""
+
+import math
+
+import matplotlib
+import pytest
+import torch
+
+matplotlib.use("Agg")
+
+from helpers.plots import compression, experiments
+
+SCORES = ("error", "KL to ideal")
+
+
+def scores(*values):
+    return [dict.fromkeys(SCORES, value) for value in values]
+
+
+def test_pooling_marks_the_rate_and_gives_each_unit_its_chance():
+    figure = experiments.pooling(0.5, torch.tensor([1.0, 3.0, 2.0]), {0.0: 3.0, 0.5: 4.0})
+    left, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == [0.5, 0.25, 0.125]
+    assert "× 1.33" in [text.get_text() for text in right.texts]
+
+
+def test_figure_2_has_a_band_of_one_standard_deviation():
+    curves = {
+        "standard": {1: scores(2.0)},
+        "distilled": {1: scores(1.0, 1.0)},
+        "Monte Carlo": {1: scores(3.0, 5.0), 10: scores(1.0, 3.0)},
+    }
+    figure = experiments.by_masks(curves, "A row")
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "Monte Carlo")
+    assert list(line.get_ydata()) == [4.0, 2.0]
+    band = figure.axes[0].collections[-1].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(4 + math.sqrt(2))
+    assert band.min() == pytest.approx(2 - math.sqrt(2))
+
+
+def test_every_cell_is_a_point_against_the_paper():
+    cells = [("A", "standard", 1.0, 2.0), ("A", "distilled", 3.0, 4.0)]
+    axis = experiments.against_paper(cells).axes[0]
+    points = [tuple(c.get_offsets()[0]) for c in axis.collections if len(c.get_offsets())]
+    assert {(1.0, 2.0), (3.0, 4.0)} <= set(points)
+
+
+CURVES = {"distilled": {8: scores(1.0, 2.0), 4: scores(3.0)}, "from labels, with dropout": {8: scores(2.0)}}
+
+
+def test_figure_3_has_parameters_in_per_cent():
+    figure = compression.figure_3({"left": (CURVES, {8: 200, 4: 50})}, standard=1.5)
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == [100.0, 25.0]
+    assert list(line.get_ydata()) == [1.5, 3.0]
+
+
+def test_the_choice_shows_costs_as_shares_of_the_largest():
+    costs = {8: {"parameters": 200, "time": 10.0}, 4: {"parameters": 50, "time": 5.0}}
+    figure = compression.choice(4, costs, CURVES)
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [25.0, 50.0]
+    assert "5 µs" in [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("figure", ["figure 3", "choice", "pooling"])
+def test_axes_have_labels(figure):
+    made = {
+        "figure 3": lambda: compression.figure_3({"left": (CURVES, {8: 200, 4: 50})}),
+        "choice": lambda: compression.choice(8, {8: {"parameters": 2}, 4: {"parameters": 1}}, CURVES),
+        "pooling": lambda: experiments.pooling(0.5, torch.ones(3), {0.5: 1.0}),
+    }[figure]()
+    made.canvas.draw()
+    assert all(axis.get_xlabel() and axis.get_ylabel() for axis in made.axes)
