@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from helpers import gates
+from helpers import gates, moments
 from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
@@ -173,6 +173,33 @@ def exact(
         return (total if mean == "arithmetic" else total.softmax(-1)).to(f.dtype)
 
     return in_batches(expectation, model, x, batch_size)
+
+
+def fast_dropout(model: nn.Module, x: Tensor, *, batch_size: int = BATCH) -> Tensor:
+    """Fast dropout: one pass that carries the mean and variance of every unit (Wang & Manning 2013).
+
+    What enters a unit is taken for Gaussian and the units of a layer for independent; the softmax of the Gaussian logits
+    is averaged over a few fixed points. See `helpers.moments`.
+
+    Parameters
+    ----------
+    model : `nn.Sequential` that ends in `nn.Linear` and returns logits [N, K]; after its first gate it may have
+        `nn.Linear`, `nn.Conv2d`, `nn.Dropout`, `nn.ReLU` and `nn.Flatten`.
+    x : inputs [N, ...].
+
+    Returns
+    -------
+    Probabilities [N, K].
+
+    Raises
+    ------
+    TypeError : for any other layer after the first gate.
+    ValueError : if `model` has no stochastic layer, or `x` is empty or holds NaN or infinity.
+    """
+    with gates.deterministic(model):
+        return in_batches(
+            lambda batch: moments.expected_softmax(*moments.logit_moments(model, batch)), model, x, batch_size
+        )
 
 
 def running_sum(draw: Callable[[], Tensor], m: int) -> Tensor:

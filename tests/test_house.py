@@ -24,7 +24,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PROJECT = "dropout-distillation"
 CORE = [
-    *("gates", "masks", "dropconnect", "networks", "bregman", "predictors", "datasets"),
+    *("gates", "masks", "dropconnect", "networks", "bregman", "moments", "predictors", "datasets"),
     *("training", "distillation", "compression", "sgd", "batches", "checkpoints", "files", "seeding"),
 ]
 
