@@ -5,5 +5,19 @@ The figures do not pass through pyplot, so that nothing is shown twice and nothi
 Each predictor has one colour everywhere, from the palette of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
-COLOURS = {"standard": "#D55E00", "Monte Carlo": "#56B4E9", "distilled": "#009E73", "ideal": "#000000"}
-MARKERS = {"standard": "s", "Monte Carlo": "o", "distilled": "D", "ideal": "_"}
+COLOURS = {
+    "standard": "#D55E00",
+    "Monte Carlo": "#56B4E9",
+    "distilled": "#009E73",
+    "geometric": "#CC79A7",
+    "fast dropout": "#0072B2",
+    "ideal": "#000000",
+}
+MARKERS = {
+    "standard": "s",
+    "Monte Carlo": "o",
+    "distilled": "D",
+    "geometric": "^",
+    "fast dropout": "v",
+    "ideal": "_",
+}

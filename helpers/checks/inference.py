@@ -1,0 +1,113 @@
+"""Checks of the exercises in notebook 02."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from helpers import moments, predictors
+from helpers.checks import call, require
+
+
+def identity(z: Tensor) -> Tensor:
+    return z
+
+
+def far(p: Tensor, q: Tensor) -> bool:
+    """Whether two answers of one shape differ by more than rounding."""
+    return not torch.allclose(p.double(), q.double(), atol=1e-4, rtol=1e-4)
+
+
+def ideal(function: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    """Check ``function(model, x)``: the mean over all masks, eq. 3, of a network whose rate is not 1/2."""
+    x = torch.randn(20, 4)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    q = call(function, model, x)
+    require(q.shape == (20, 3), f"expected probabilities [N, K] = [20, 3], got {list(q.shape)}: sum over the masks.")
+    sums = q.sum(-1)
+    require(
+        not far(sums, torch.ones(20)),
+        f"each row must sum to 1, but the first sums to {sums[0]:.3f}. The probabilities of the masks sum to 1 already, "
+        "and it is probabilities that are averaged: take the softmax of each mask's logits.",
+    )
+    even = copy.deepcopy(model)  # masks at rate 1/2 are equally likely; kept units are still divided by 0.7
+    even[2].p = 0.5
+    even[3].weight.data *= 0.5 / 0.7
+    require(
+        far(q, predictors.exact(even, x)),
+        "all masks count the same here, but at rate 0.3 a mask that keeps more units is more likely: use the "
+        "probabilities that gates.enumerated returns.",
+    )
+    require(
+        far(q, predictors.standard(model, x)),
+        "this is the standard prediction, the softmax of the mean logits. Average the probabilities.",
+    )
+    expected = predictors.exact(model, x)
+    require(
+        not far(q, expected),
+        f"the first probability should be {expected[0, 0]:.4f}, and is {q[0, 0]:.4f}. "
+        "Is each example seen under all 2^6 masks, inside `with gates.fixed(model, masks):`?",
+    )
+    print("Correct: your mean over all masks agrees with predictors.exact.")
+
+
+def pooled_mean(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check ``function(h, p)``: the mean of the largest of n positive units, dropped at rate p and rescaled."""
+    h, p = torch.rand(7, 5) + 0.1, 0.3
+    answer = call(function, h, p)
+    require(answer.shape == (7,), f"expected one mean for each window, [7], got {list(answer.shape)}.")
+    expected = predictors.exact(nn.Sequential(nn.Dropout(p), nn.MaxPool1d(5)), h[:, None], output=identity).flatten()
+    require(
+        far(answer, h.amax(-1)),
+        "this is the largest unit itself, which is what weight scaling says. When it is dropped, the next one counts.",
+    )
+    require(
+        far(answer, (1 - p) * expected),
+        "the units are dropped but not rescaled: kept units are multiplied by 1 / (1 - p).",
+    )
+    ascending = (h.sort(-1).values * p ** torch.arange(5)).sum(-1)
+    unsorted = (h * p ** torch.arange(5)).sum(-1)
+    require(
+        far(answer, ascending) and far(answer, unsorted),
+        "the units must be in order, the largest first: it is the second largest that counts when the largest is gone.",
+    )
+    require(
+        not far(answer, expected),
+        f"for the first window the mean should be {expected[0]:.4f}, and is {answer[0]:.4f}. With which probability is "
+        "the k-th largest unit the largest that is left?",
+    )
+    require(not far(call(function, h[:, :1], p), h[:, 0]), "it is wrong for windows of one unit.")
+    print("Correct: your sum agrees with the enumeration of all 2⁵ masks.")
+
+
+def rectified_mean(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(mean, var)``: E[max(0, z)] for z ~ N(mean, var)."""
+    mean, var = torch.randn(50), torch.rand(50) * 4 + 0.1
+    answer = call(function, mean, var)
+    expected = moments.rectified(mean, var)[0]
+    require(answer.shape == (50,), f"expected one mean for each unit, [50], got {list(answer.shape)}.")
+    require(bool(answer.isfinite().all()), "some of the answers are NaN or infinite.")
+    require(far(answer, mean.relu()), "this is the ReLU of the mean, which is what weight scaling takes for the mean.")
+    require(
+        far(answer, moments.rectified(mean, var.square())[0]),
+        "`var` is a variance; the formula has the standard deviation s, its square root.",
+    )
+    normal = torch.distributions.Normal(0.0, 1.0)
+    u = mean / var.sqrt()
+    require(
+        far(answer, mean * normal.cdf(u)),
+        "the second term is missing: also where z is near zero, what is above zero counts.",
+    )
+    require(
+        far(answer, mean * normal.cdf(u) + normal.log_prob(u).exp()),
+        "the density term has the unit of z: multiply it by s.",
+    )
+    require(
+        not far(answer, expected),
+        f"for mean {mean[0]:.2f} and variance {var[0]:.2f} the answer should be {expected[0]:.4f}, and is {answer[0]:.4f}.",
+    )
+    print("Correct: your mean agrees with the one that fast dropout carries through a ReLU.")
