@@ -1,6 +1,6 @@
 """What a reader moves: a control, a figure, and a pure function from the one to the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import ipywidgets
 from IPython.display import clear_output, display
@@ -17,16 +17,35 @@ def slider_figure(draw: Callable[[int], Figure], steps: list[int], value: int, l
     value : the step that it starts from.
     label : what the slider says it changes.
     """
-    slider = ipywidgets.SelectionSlider(
-        options=steps, value=value, description=label, style={"description_width": "initial"}, layout={"width": "60%"}
-    )
+    return sliders_figure(draw, {label: (steps, value)})
+
+
+def sliders_figure(draw: Callable[..., Figure], sliders: Mapping[str, tuple[list, object]]) -> ipywidgets.VBox:
+    """Several sliders, one below the other, above the figure that `draw` makes of their values.
+
+    Parameters
+    ----------
+    draw : from a value of each slider, in their order, to a figure; pure, as in `slider_figure`.
+    sliders : {what the slider says it changes: (the values that it stops at, the one that it starts from)}.
+    """
+    controls = [
+        ipywidgets.SelectionSlider(
+            options=steps,
+            value=value,
+            description=label,
+            style={"description_width": "initial"},
+            layout={"width": "60%"},
+        )
+        for label, (steps, value) in sliders.items()
+    ]
     output = ipywidgets.Output()
 
     def redraw(_: object = None) -> None:
         with output:
             clear_output(wait=True)  # one figure that changes, instead of one below the other
-            display(draw(slider.value))
+            display(draw(*(control.value for control in controls)))
 
-    slider.observe(redraw, "value")
+    for control in controls:
+        control.observe(redraw, "value")
     redraw()
-    return ipywidgets.VBox([slider, output])
+    return ipywidgets.VBox([*controls, output])

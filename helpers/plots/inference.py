@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from helpers.plots import COLOURS, MARKERS
@@ -62,7 +61,7 @@ def law(errors: Tensor, sd: float) -> Figure:
     right.plot(steps, sd / np.sqrt(steps), color=COLOURS["ideal"], linewidth=1.4, label="s/√m, s by enumeration")
     right.plot(shown, rms, "o", color=COLOURS["Monte Carlo"], label=f"root mean square of {runs} runs")
     right.set(xscale="log", yscale="log", xlabel="number of masks m", ylabel="error of the probability")
-    right.yaxis.set_minor_formatter(NullFormatter())
+    right.set_ylim(10 ** np.floor(np.log10(sd / np.sqrt(masks))), 1)
     right.legend(frameon=False, fontsize=8)
     right.grid(alpha=0.25)
     return figure
