@@ -1,0 +1,127 @@
+"""Checks of the exercises in notebook 06."""
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from helpers import bregman, gates, predictors
+from helpers.checks import call, require
+from helpers.checks.tour import small_network
+
+COPIES = 300  # of each example, each of which meets a mask of its own
+
+
+def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor], Tensor]) -> None:
+    """Check ``function(teacher, student, x)``: the loss of one step of Algorithm 2, a scalar."""
+    teacher, student, x, means = case()
+    batch = x.repeat(COPIES, 1)
+    seen = []
+    watch = teacher.register_forward_hook(lambda *_: seen.append(None))
+    try:
+        answer = function(teacher, student, batch)
+    finally:
+        watch.remove()
+    loss = call(lambda: answer)
+    require(loss.ndim == 0, f"expected one number, the mean over the batch; got a tensor of shape {list(loss.shape)}.")
+    require(bool(loss.isfinite()), "the loss is NaN or infinite.")
+    require(
+        answer.requires_grad,
+        "no gradient can reach the student: let only the teacher run inside `with torch.no_grad():`.",
+    )
+    answer.backward()
+    require(
+        all(p.grad is None for p in teacher.parameters()),
+        "the gradient also runs back into the teacher: let it predict inside `with torch.no_grad():`.",
+    )
+    require(
+        any(p.grad is not None for p in student.parameters()), "no gradient reaches the student; is it in the loss?"
+    )
+    require(
+        not any(m.training for m in teacher.modules()),
+        "the teacher was left in training mode; `with gates.sampling(teacher):` puts modes back by itself.",
+    )
+    require(len(seen) > 0, "the teacher was not asked.")
+    nearest = min(means, key=lambda name: abs(means[name] - loss.item()))
+    messages = {
+        "standard": "the teacher dropped nothing: run it inside `with gates.sampling(teacher):`.",
+        "ideal": "the teacher is averaged over masks before the loss; Algorithm 2 needs one mask for each example.",
+        "reversed": "this is KL(q ‖ f): the teacher's prediction is the first argument.",
+        "cross-entropy": "this is the cross-entropy; it has the right gradient, but KL has the entropy of f taken off.",
+        "sum": "this is the sum over the batch; take the mean.",
+        "classes": "this is the mean over examples and classes; sum over the classes first.",
+    }
+    require(nearest == "right", messages.get(nearest, ""))
+    error = abs(loss.item() / means["right"] - 1)
+    require(error < 0.1, f"the loss is {loss:.3f}; over all 2^6 masks its mean is {means['right']:.3f}.")
+    print("Correct: the mean of your loss over masks is the J' of Algorithm 2.")
+
+
+def case() -> tuple[nn.Module, nn.Module, Tensor, dict[str, float]]:
+    """A teacher with six gates, a student, inputs [N, 4], and what a right loss and plausible wrong ones are on average,
+    chosen so that these lie at least a fifth apart."""
+    while True:
+        x = torch.randn(32, 4)
+        teacher, student = small_network(x), nn.Linear(4, 3)
+        with torch.no_grad():
+            q, f = student(x).softmax(-1), every_prediction(teacher, x)
+            right = bregman.kl(f, q).mean().item()
+            means = {
+                "right": right,
+                "standard": bregman.kl(predictors.standard(teacher, x), q).mean().item(),
+                "ideal": bregman.kl(f.mean(0), q).mean().item(),
+                "reversed": bregman.kl(q.expand_as(f), f.clamp(1e-9)).mean().item(),
+                "cross-entropy": -(f * q.log()).sum(-1).mean().item(),
+                "sum": right * len(x) * COPIES,
+                "classes": right / 3,
+            }
+        if min(abs(value / right - 1) for name, value in means.items() if name != "right") > 0.2:
+            return teacher, student, x, means
+
+
+def every_prediction(teacher: nn.Module, x: Tensor) -> Tensor:
+    """Probabilities [2^6, N, K] under each mask of `small_network`."""
+    predictions = []
+    for mask in product([0.0, 1.0], repeat=6):
+        with gates.fixed(teacher, {"2": torch.tensor(mask)}):
+            predictions.append(teacher(x).softmax(-1))
+    return torch.stack(predictions)
+
+
+def perturbation(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check ``function(x, rate)``: images [N, C, H, W] with each pixel, all channels together, zero at `rate`."""
+    rate, x = 0.2, torch.rand(50, 3, 20, 20) + 0.5
+    before = x.clone()
+    y = call(function, x, rate)
+    require(y.shape == x.shape, f"expected the shape of x, {list(x.shape)}, got {list(y.shape)}.")
+    require(torch.equal(x, before), "x itself was changed; make a new tensor.")
+    kept = y != 0
+    require(not bool(kept.all()), "no pixel was set to zero.")
+    require(bool(kept.any()), "every pixel was set to zero.")
+    require(
+        not torch.allclose((y / x)[kept], torch.tensor(1 / (1 - rate)), rtol=1e-3),
+        "the other pixels were divided by 1 - rate. That is inverted dropout; a perturbed image is an *input*, and the "
+        "pixels that it keeps stay as they are.",
+    )
+    require(torch.allclose(y[kept], x[kept]), "the pixels that are not set to zero must stay as they are.")
+    require(
+        bool((kept == kept[:, :1]).all()),
+        "the channels of one pixel were treated differently; draw [N, 1, H, W] numbers, so that they share one.",
+    )
+    require(
+        not bool((kept == kept[:1]).all()), "every image lost the same pixels; draw a number for each image and pixel."
+    )
+    pixels = kept[:, 0]
+    require(
+        not bool((pixels == pixels[:, :1, :1]).all()), "whole images were set to zero; draw a number for each pixel."
+    )
+    share, error = 1 - pixels.double().mean().item(), (rate * (1 - rate) / pixels.numel()) ** 0.5
+    require(
+        abs(share - (1 - rate)) > 6 * error,
+        f"a share {share:.2f} of the pixels is zero: the rate, {rate:g}, is the share that is set to zero.",
+    )
+    require(abs(share - rate) < 6 * error, f"a share {share:.2f} of the pixels is zero; it should be about {rate:g}.")
+    again = call(function, x, rate) != 0
+    require(not torch.equal(kept, again), "two calls hid the same pixels; do not set a seed inside the function.")
+    print("Correct: a fifth of the pixels is hidden, and other ones each time.")

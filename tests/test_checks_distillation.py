@@ -1,0 +1,133 @@
+"""Each exercise's check accepts right answers in more than one style, and names what is wrong with wrong ones."""
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import bregman, datasets, gates, predictors
+from helpers.checks import Unsolved
+from helpers.checks import distillation as checks
+
+
+def gated(teacher, x):
+    with gates.sampling(teacher), torch.no_grad():
+        return teacher(x).softmax(-1)
+
+
+def by_package(teacher, student, x):
+    return bregman.kl(gated(teacher, x), student(x).softmax(-1)).mean()
+
+
+def by_logits(teacher, student, x):
+    return bregman.kl.with_logits(gated(teacher, x), student(x)).mean()
+
+
+def by_torch(teacher, student, x):
+    return nn.functional.kl_div(student(x).log_softmax(-1), gated(teacher, x), reduction="batchmean")
+
+
+def gradient_into_teacher(teacher, student, x):
+    with gates.sampling(teacher):
+        f = teacher(x).softmax(-1)
+    return bregman.kl(f, student(x).softmax(-1)).mean()
+
+
+def no_gradient_at_all(teacher, student, x):
+    with torch.no_grad():
+        return by_package(teacher, student, x)
+
+
+def left_in_training_mode(teacher, student, x):
+    teacher.train()
+    with torch.no_grad():
+        f = teacher(x).softmax(-1)
+    return bregman.kl(f, student(x).softmax(-1)).mean()
+
+
+def standard_teacher(teacher, student, x):
+    return bregman.kl(predictors.standard(teacher, x), student(x).softmax(-1)).mean()
+
+
+def averaged_teacher(teacher, student, x):
+    f = sum(gated(teacher, x) for _ in range(50)) / 50
+    return bregman.kl(f, student(x).softmax(-1)).mean()
+
+
+def unasked_teacher(teacher, student, x):
+    q = student(x).softmax(-1)
+    return bregman.kl(q.detach(), q).mean()
+
+
+@pytest.mark.parametrize("answer", [by_package, by_logits, by_torch])
+@pytest.mark.parametrize("seed", range(5))
+def test_distillation_loss_accepts_right_answers(answer, seed, capsys):
+    torch.manual_seed(seed)
+    checks.distillation_loss(answer)
+    assert "Correct" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda teacher, student, x: None, "returns nothing yet"),
+        (lambda teacher, student, x: ..., "returns nothing yet"),
+        (lambda teacher, student, x: bregman.kl(gated(teacher, x), student(x).softmax(-1)), "mean over the batch"),
+        (lambda teacher, student, x: by_package(teacher, student, x) * torch.nan, "NaN"),
+        (no_gradient_at_all, "no gradient can reach the student"),
+        (gradient_into_teacher, "back into the teacher"),
+        (left_in_training_mode, "left in training mode"),
+        (unasked_teacher, "not asked"),
+        (standard_teacher, "dropped nothing"),
+        (averaged_teacher, "averaged over masks"),
+        (lambda teacher, student, x: bregman.kl(student(x).softmax(-1), gated(teacher, x)).mean(), "first argument"),
+        (lambda teacher, student, x: -(gated(teacher, x) * student(x).log_softmax(-1)).sum(-1).mean(), "cross-entropy"),
+        (lambda teacher, student, x: by_package(teacher, student, x) * len(x), "sum over the batch"),
+        (lambda teacher, student, x: by_package(teacher, student, x) / 3, "over examples and classes"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_distillation_loss_says_what_is_wrong(answer, message, seed):
+    torch.manual_seed(seed)
+    with pytest.raises(Unsolved, match=message):
+        checks.distillation_loss(answer)
+
+
+def hidden(x, rate):
+    return (torch.rand(len(x), 1, *x.shape[2:]) >= rate) * x
+
+
+@pytest.mark.parametrize(
+    "answer", [datasets.drop_pixels, lambda x, rate: x.where(torch.rand_like(x[:, :1]) >= rate, torch.tensor(0.0))]
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_perturbation_accepts_right_answers(answer, seed, capsys):
+    torch.manual_seed(seed)
+    checks.perturbation(answer)
+    assert "Correct" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x, rate: None, "returns nothing yet"),
+        (lambda x, rate: x, "no pixel was set to zero"),
+        (lambda x, rate: 0 * x, "every pixel"),
+        (lambda x, rate: x[:, 0], "expected the shape of x"),
+        (lambda x, rate: x.mul_(torch.rand_like(x[:, :1]) >= rate), "x itself was changed"),
+        (lambda x, rate: hidden(x, rate) / (1 - rate), "divided by 1 - rate"),
+        (lambda x, rate: hidden(x, rate) * 2, "must stay as they are"),
+        (lambda x, rate: x * (torch.rand_like(x) >= rate), "channels of one pixel"),
+        (lambda x, rate: x * (torch.rand(x.shape[2:]) >= rate), "every image lost the same pixels"),
+        (lambda x, rate: x * (torch.rand(len(x), 1, 1, 1) >= rate), "whole images"),
+        (lambda x, rate: hidden(x, 1 - rate), "share that is set to zero"),
+        (lambda x, rate: hidden(x, 0.5), "should be about 0.2"),
+        (
+            lambda x, rate: x * (torch.rand(50, 1, 20, 20, generator=torch.Generator().manual_seed(0)) >= rate),
+            "do not set a seed",
+        ),
+    ],
+)
+def test_perturbation_says_what_is_wrong(answer, message):
+    torch.manual_seed(0)
+    with pytest.raises(Unsolved, match=message):
+        checks.perturbation(answer)
