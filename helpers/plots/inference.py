@@ -37,7 +37,7 @@ def members(
     density = np.exp(-(((z - mean) / sd) ** 2) / 2) / (sd * np.sqrt(2 * np.pi))
     right.plot(z, density, color=COLOURS["fast dropout"], linewidth=2, label="fast dropout's Gaussian")
     right.axvline(0, color="0.4", linewidth=1)
-    right.set(xlabel="logit of the class minus largest other [nats]", ylabel="density [1/nats]")
+    right.set(xlabel="logit of the class minus runner-up's [nats]", ylabel="density [1/nats]")
     right.legend(frameon=False, fontsize=8)
     return figure
 
