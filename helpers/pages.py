@@ -14,6 +14,7 @@ import jupytext
 import nbformat
 from latex2mathml.converter import convert as mathml
 from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
@@ -25,6 +26,16 @@ NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"
 PICTURES = ROOT / "data" / "pictures"  # of cells tagged "picture", for the README
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+class QuietOutput(OutputWidget):
+    """An Output widget that keeps what it shows to itself.
+
+    nbclient would send it back to the kernel, on a socket on which it waits for a reply, and may then wait forever.
+    """
+
+    def sync_state(self) -> None:
+        pass
 
 
 def execute(source: Path) -> NotebookNode:
@@ -44,6 +55,7 @@ def execute(source: Path) -> NotebookNode:
             on_cell_executed=lambda **_: bar.update(),
             extra_arguments=["--log-level=ERROR"],  # no warnings about a kernel that only this process talks to
         )
+        client.widget_registry["@jupyter-widgets/output"]["OutputModel"] = QuietOutput
         client.execute()
     return cleaned(notebook)
 

@@ -59,7 +59,7 @@ def test_the_choice_shows_costs_as_shares_of_the_largest():
     costs = {8: {"parameters": 200, "time": 10.0}, 4: {"parameters": 50, "time": 5.0}}
     figure = compression.choice(4, costs, CURVES)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [25.0, 50.0]
-    assert "5 µs" in [text.get_text() for text in figure.axes[0].texts]
+    assert "5.00 µs" in [text.get_text() for text in figure.axes[0].texts]
 
 
 @pytest.mark.parametrize("figure", ["figure 3", "choice", "pooling"])

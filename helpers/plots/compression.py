@@ -49,10 +49,7 @@ def figure_3(sides: Mapping[str, tuple[Curves, Mapping[int, int]]], standard: fl
         if standard is not None:
             axis.axhline(standard, color=COLOURS["standard"], linewidth=1.2, label="teacher, standard")
         axis.set(xscale="log", yscale="log")
-        for ticks in (axis.xaxis, axis.yaxis):
-            ticks.set_major_formatter("{x:g}")
-            ticks.set_minor_formatter("{x:g}")
-        axis.tick_params(which="minor", labelsize=7)
+        plain_numbers(axis)
         axis.set_title(title)
     axes[0].legend(frameon=False)
     return figure
@@ -70,9 +67,9 @@ def choice(size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) 
     figure = Figure(figsize=(10, 3.7), layout="tight")
     left, right = figure.subplots(1, 2)
     whole, chosen = costs[max(costs)], costs[size]
-    units = {"parameters": "", "multiply-adds": "", "time": " µs"}
+    formats = {"parameters": "{:,}", "multiply-adds": "{:,}", "time": "{:.2f} µs"}
     bars = left.barh(list(chosen), [100 * chosen[name] / whole[name] for name in chosen], color=COLOURS["Monte Carlo"])
-    left.bar_label(bars, [f"{value:,.0f}{units[name]}" for name, value in chosen.items()], padding=4)
+    left.bar_label(bars, [formats[name].format(value) for name, value in chosen.items()], padding=4)
     left.set(xlim=(0, 130), xlabel="of the teacher's [%]", ylabel="cost of one image")
     left.invert_yaxis()
     left.set_title(f"A student with {size} units per layer")
@@ -80,9 +77,15 @@ def choice(size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) 
     curve(right, curves, parameters, "error", "test error [%]")
     right.axvline(100 * parameters[size] / max(parameters.values()), color="0.4", linewidth=1, linestyle=":")
     right.set(xscale="log", yscale="log")
-    right.xaxis.set_major_formatter("{x:g}")
-    right.yaxis.set_major_formatter("{x:g}")
-    right.yaxis.set_minor_formatter("{x:g}")
-    right.tick_params(which="minor", labelsize=7)
+    plain_numbers(right)
     right.legend(frameon=False, fontsize=8)
     return figure
+
+
+def plain_numbers(axis: Axes) -> None:
+    """2, 5 and 10 along logarithmic axes, in place of powers of ten, and between them only where there is room."""
+    for ticks, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+        ticks.set_major_formatter("{x:g}")
+        if high / low < 20:
+            ticks.set_minor_formatter("{x:g}")
+    axis.tick_params(which="minor", labelsize=7)
