@@ -397,8 +397,8 @@ print("noise is the worst choice:", max(reached, key=reached.get) == "noise")
 # %% [markdown]
 # The three natural kinds are close to each other, noise is not.
 #
-# - **train**: the teacher is surer on what it has learned by heart, so there is less to learn from; and the
-#   student may fit just these images.
+# - **train**: on what it has learned by heart the teacher is surer, so that there is less to learn from it (the
+#   paper's fifth footnote), and the student may fit just these images.
 # - **perturbed**: other pixels are hidden each time, so that no image comes twice; the paper's choice.
 # - **unseen**: new images from the same distribution are the best there is, if there are many. There are 500
 #   here, each seen 60 times.
