@@ -15,7 +15,7 @@ from helpers.masks import CheapMasks
 GATES = 2**21  # drawn at a time; with them come a few buffers of as many floats
 
 
-class DropConnect(nn.Linear):
+class DropConnect(nn.Module):
     """A linear layer whose connections are dropped in training: y = (Σ ∘ W / (1 - p)) x + b, with Σ a matrix of gates.
 
     Maps [..., in_features] to [..., out_features]; each row of the input has a matrix Σ of its own. The gates are
@@ -24,7 +24,8 @@ class DropConnect(nn.Linear):
 
     Parameters
     ----------
-    in_features, out_features, bias : as for `nn.Linear`, which this layer shares its parameters' names with.
+    in_features, out_features, bias : as for `nn.Linear`, whose parameters have the same names, shapes and first values.
+        It is no subclass, since code that meets an `nn.Linear` may count on it to be linear in every mode.
     p : rate, the probability that a connection is dropped.
 
     Raises
@@ -35,14 +36,16 @@ class DropConnect(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, p: float = 0.5, bias: bool = True):
-        super().__init__(in_features, out_features, bias)
+        super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"the rate p must be a probability between 0 and 1, not {p}")
-        self.p = p
+        linear = nn.Linear(in_features, out_features, bias)
+        self.in_features, self.out_features, self.p = in_features, out_features, p
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p == 0:
-            return super().forward(input)
+            return F.linear(input, self.weight, self.bias)
         rows = input.reshape(-1, self.in_features).split(max(1, GATES // self.weight.numel()))
         y = torch.cat([checkpoint(self.gated, part, use_reentrant=False) for part in rows])
         return y.reshape(*input.shape[:-1], self.out_features)
@@ -59,4 +62,4 @@ class DropConnect(nn.Linear):
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, p={self.p}"
+        return f"{self.in_features}, {self.out_features}, p={self.p}, bias={self.bias is not None}"

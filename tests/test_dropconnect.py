@@ -238,9 +238,8 @@ def test_the_ideal_of_its_masks_is_where_sampling_leads():
     """Six standard errors of the mean of m masks, for each of 60 probabilities."""
     torch.manual_seed(0)
     model, x, m = network(0.3), torch.randn(20, 4), 4000
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            layer.weight.data.mul_(3)
+    for parameter in model.parameters():
+        parameter.data.mul_(3)
     ideal = predictors.exact(model, x)
     with gates.sampling(model), torch.no_grad():
         f = model(x.repeat(m, 1)).softmax(-1).reshape(m, *ideal.shape)
@@ -280,3 +279,18 @@ def test_removed_gates_leave_the_linear_layer_and_distillation_uses_that():
     student = distill(model, x, epochs=2, lr=0.1, progress=False)
     assert gates.stochastic_layers(student) == {}
     assert student(x).shape == (256, 3)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_has_the_parameters_of_a_linear_layer_and_is_none(bias):
+    layer, linear = DropConnect(3, 2, bias=bias), nn.Linear(3, 2, bias=bias)
+    layer.load_state_dict(linear.state_dict())
+    x = torch.randn(4, 3)
+    assert torch.equal(layer.eval()(x), linear(x))
+    assert layer.train()(x).shape == (4, 2)
+    assert repr(layer) == f"DropConnect(3, 2, p=0.5, bias={bias})"
+
+
+def test_fast_dropout_has_no_closed_form_for_it_and_says_so():
+    with pytest.raises(TypeError, match="DropConnect"):
+        predictors.fast_dropout(network(), torch.randn(5, 4))
