@@ -5,6 +5,9 @@ The figures do not pass through pyplot, so that nothing is shown twice and nothi
 Each predictor has one colour everywhere, from the palette of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
 COLOURS = {
     "standard": "#D55E00",
     "Monte Carlo": "#56B4E9",
@@ -21,3 +24,11 @@ MARKERS = {
     "fast dropout": "v",
     "ideal": "_",
 }
+
+
+def plain_numbers(axis: Axes) -> None:
+    """2, 5 and 10 along logarithmic axes in place of powers of ten; small ones in between where there is room."""
+    for ticks, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+        ticks.set_major_formatter("{x:g}")
+        ticks.set_minor_formatter("{x:g}" if ticks is axis.yaxis or high / low < 20 else NullFormatter())
+    axis.tick_params(which="minor", labelsize=7)

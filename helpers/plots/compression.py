@@ -7,7 +7,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.plots import COLOURS
+from helpers.plots import COLOURS, plain_numbers
 
 STYLES = {
     "distilled": (COLOURS["distilled"], "D", "-"),
@@ -80,12 +80,3 @@ def choice(size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) 
     plain_numbers(right)
     right.legend(frameon=False, fontsize=8)
     return figure
-
-
-def plain_numbers(axis: Axes) -> None:
-    """2, 5 and 10 along logarithmic axes, in place of powers of ten, and between them only where there is room."""
-    for ticks, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
-        ticks.set_major_formatter("{x:g}")
-        if high / low < 20:
-            ticks.set_minor_formatter("{x:g}")
-    axis.tick_params(which="minor", labelsize=7)

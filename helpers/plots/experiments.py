@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from helpers.plots import COLOURS, MARKERS
+from helpers.plots import COLOURS, MARKERS, plain_numbers
 
 
 def pooling(rate: float, values: Tensor, before: Mapping[float, float]) -> Figure:
@@ -90,6 +90,7 @@ def against_paper(cells: Sequence[tuple[str, str, float, float]]) -> Figure:
     for name in dict.fromkeys(cell[1] for cell in cells):
         axis.scatter([], [], color=COLOURS[name], marker=MARKERS[name], label=name)
     axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    plain_numbers(axis)
     axis.set(xlabel="published test error [%]", ylabel="test error here [%]")
     axis.legend(frameon=False)
     axis.grid(alpha=0.25)
