@@ -1,0 +1,111 @@
+"""Checks of the exercises in notebook 05."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from helpers import bregman
+from helpers.checks import call, require
+
+
+def same(p: Tensor, q: Tensor) -> bool:
+    """Whether two answers agree but for rounding, and in shape."""
+    return p.shape == q.shape and torch.allclose(p.double(), q.double(), atol=1e-6, rtol=1e-6)
+
+
+def divergence(function: Callable[[Callable, Callable, Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(phi, grad_phi, y, y_hat)``: the Bregman divergence of φ, [N], for y and ŷ [N, K]."""
+    for loss in (bregman.itakura_saito, bregman.p_norm(3)):
+        y, y_hat = torch.rand(2, 20, 4).double() + 0.1
+        answer = call(function, loss.phi, loss.grad_phi, y, y_hat)
+        expected, phi, slope = loss(y, y_hat), loss.phi, loss.grad_phi
+        require(answer.shape == (20,), f"expected one number for each row, [20], got {list(answer.shape)}.")
+        require(
+            not same(answer, loss(y_hat, y)), "y and ŷ are exchanged: the tangent touches at ŷ, the second argument."
+        )
+        require(
+            not same(answer, phi(y) - phi(y_hat) - ((y - y_hat) * slope(y)).sum(-1)),
+            "the slope is taken at y; the tangent touches at ŷ.",
+        )
+        require(not same(answer, -expected), "the sign is the wrong way round: φ lies above its tangent.")
+        require(
+            not same(answer, phi(y) - phi(y_hat)),
+            "this is the difference of the two heights; take off how far the tangent climbs, <y - ŷ, ∇φ(ŷ)>.",
+        )
+        require(
+            not same(answer, phi(y) - phi(y_hat) + ((y - y_hat) * slope(y_hat)).sum(-1)),
+            "the tangent's climb is added; it must be taken off.",
+        )
+        require(
+            same(answer, expected), f"for the first row it should be {expected[0]:.4f}, and is {answer[0].item():.4f}."
+        )
+    print("Correct: your gap agrees with Itakura–Saito and with a p-norm.")
+
+
+def generator(function: Callable[[Tensor], Tensor]) -> None:
+    """Check ``function(y)``: a φ whose divergence is Σ (y - ŷ)² (y + 2ŷ), for y > 0; φ(y) [N] for y [N, K]."""
+    y, y_hat = torch.rand(2, 20, 3).double() * 3 + 0.2
+    value = call(function, y)
+    require(
+        value.shape == (20,), f"φ must be one number for each row, [20]; got {list(value.shape)}: sum over the last."
+    )
+    answer = bregman.from_phi(function)(y, y_hat).detach()
+    expected = ((y - y_hat).square() * (y + 2 * y_hat)).sum(-1)
+    ratio = answer / expected
+    require(bool(answer.abs().max() > 1e-9), "the divergence of this φ is zero everywhere: φ is a straight line.")
+    require(bool((answer > -1e-9).all()), "the divergence is negative somewhere, so this φ is not convex for y > 0.")
+    require(
+        not bool((ratio - ratio[0]).abs().max() < 1e-6) or abs(ratio[0].item() - 1) < 1e-6,
+        f"nearly: the divergence of this φ is {ratio[0].item():.3g} times what it should be.",
+    )
+    squares = answer / bregman.squared_euclidean(y, y_hat)
+    require(
+        not bool((squares - squares[0]).abs().max() < 1e-6),
+        "this φ gives the squared distance, which is the same everywhere; here the second derivative must grow with y.",
+    )
+    require(
+        same(answer, expected),
+        f"for the first row the divergence should be {expected[0]:.4f}, and is {answer[0].item():.4f}. "
+        "Set K = 1 and ŷ = 0 (or a constant) in the loss: what is left is φ, but for a straight line.",
+    )
+    print("Correct: the divergence of your φ is the loss.")
+
+
+def best_constant(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check ``function(f, T)``: the q for which the mean over M members f [M, K] of KL(f at T ‖ q at T) is least, [K]."""
+    f, T = torch.randn(7, 4).double().mul(2).softmax(-1), 3.0
+    q = call(function, f, T).double()
+    require(q.shape == (4,), f"expected one distribution [K] = [4], got {list(q.shape)}: one q for all members.")
+    soft = (f.log() / T).softmax(-1)
+
+    def objective(logits: Tensor) -> Tensor:
+        return bregman.kl.with_logits(soft, logits / T).mean()
+
+    logits = f.mean(0).log().requires_grad_()
+    search = torch.optim.LBFGS(
+        [logits], max_iter=500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def step() -> Tensor:
+        search.zero_grad()
+        loss = objective(logits)
+        loss.backward()
+        return loss
+
+    search.step(step)
+    best = logits.detach().softmax(-1)
+    require(
+        not same(q, soft.mean(0)),
+        "this is the mean at temperature T; it is what q must be *after* softening. Undo that.",
+    )
+    require(not same(q, f.mean(0)), "this is the mean of f, which is right for T = 1 only: the members are softened.")
+    require(not same(q, f.log().mean(0).softmax(-1)), "this is the geometric mean, which is right for T → ∞ only.")
+    require(
+        not same(q, (soft.mean(0).log() / T).softmax(-1)),
+        "the mean is softened a second time, instead of the softening being undone.",
+    )
+    require(abs(q.sum().item() - 1) < 1e-6, f"q must sum to 1, and sums to {q.sum().item():.3f}: divide by the sum.")
+    found, least = objective(q.log()).item(), objective(best.log()).item()
+    require(same(q, best), f"the mean loss at this q is {found:.4f} nats; there is one with {least:.4f}.")
+    print("Correct: no other q does better.")
