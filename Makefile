@@ -22,8 +22,8 @@ tour: $(READY)  ## Run the tour of one minute, print its table, and say where it
 test: $(READY)  ## Check style, run the unit tests, and run every notebook against its stored outputs
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
-	.venv/bin/python -m pytest tests
-	.venv/bin/python -m pytest -p tests.nbval_guard --nbval-lax notebooks/*.ipynb
+	.venv/bin/python -m pytest -n auto --dist loadfile tests
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -p tests.nbval_guard --nbval-lax notebooks/*.ipynb
 
 # Jupyter starts above notebooks/, where jupytext finds its settings in pyproject.toml.
 lab: $(READY)  ## Open the notebooks in JupyterLab
