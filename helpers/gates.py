@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.dropconnect import DropConnect
-from helpers.masks import CheapMasks
+from helpers.masks import cheap_masks
 
 UNITS = (nn.Dropout,)
 # Layers that drop channels, and the numbers of dimensions with which PyTorch takes their input for a batch [N, C, ...].
@@ -140,7 +140,7 @@ def sampling(model: nn.Module) -> Iterator[None]:
     layers = require_stochastic_layers(model).values()
     # In eval mode PyTorch's transformer layer takes a fast path that skips the dropout of its parts.
     hosts = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer)]
-    with training_mode_only_in(model, [*layers, *hosts]), CheapMasks():
+    with training_mode_only_in(model, [*layers, *hosts]), cheap_masks(model):
         yield
 
 

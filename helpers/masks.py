@@ -7,11 +7,12 @@ bits: eight of them where the rate is a multiple of 1/256, otherwise sixteen, wh
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -62,6 +63,13 @@ class CheapMasks(TorchFunctionMode):
         if mask.shape != input.shape or (torch.is_grad_enabled() and input.requires_grad):
             return input * mask
         return mask.mul_(input)  # nobody else needs the mask, and a second large buffer would cost more than drawing it
+
+
+def cheap_masks(model: nn.Module) -> AbstractContextManager:
+    """`CheapMasks` for a `model` on a CPU. On a GPU PyTorch's gates are cheap, and the mode would only keep them from being
+    compiled."""
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    return CheapMasks() if on_cpu else nullcontext()
 
 
 # Leading dimensions of the input that have gates of their own: all of them, or examples and channels.

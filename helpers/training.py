@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from helpers import checkpoints, gates
 from helpers.batches import Shuffled
-from helpers.masks import CheapMasks
+from helpers.masks import cheap_masks
 from helpers.predictors import device_of, require_finite, standard
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, mixed_precision
@@ -72,7 +72,7 @@ def train(
         x, y = (part.to(device) for part in batch)
         if perturb is not None:
             x = perturb(x)
-        with CheapMasks(), mixed_precision(device, autocast):
+        with cheap_masks(model), mixed_precision(device, autocast):
             logits = model(x)  # in training mode: σ is sampled inside
         return F.cross_entropy(logits.float(), y)
 

@@ -1,5 +1,6 @@
 """Experiments, on a row small enough for a test: declared once, resumed after a kill, recorded once."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import networks
+from helpers import gates, networks, training
 from helpers.experiments import cluster, declared, records, running
 from helpers.experiments.__main__ import main
 from helpers.experiments.declared import Row, Run
@@ -294,6 +295,20 @@ def test_compiled_gates_have_the_distribution_of_eager_ones():
     assert (kept.mean(0) - 0.75).abs().max() < 5.5 * (0.75 * 0.25 / n) ** 0.5
     both = (kept[:, 1:] * kept[:, :-1]).mean(0)
     assert (both - 0.75**2).abs().max() < 5.5 * (0.75**2 * (1 - 0.75**2) / n) ** 0.5
+
+
+def test_a_run_with_compiled_networks_is_as_good(folder, monkeypatch):
+    """What a GPU would do (compile, bfloat16, PyTorch's own gates), done on this processor."""
+    for module in (training, gates):
+        monkeypatch.setattr(module, "cheap_masks", lambda model: contextlib.nullcontext())
+    monkeypatch.setattr(running, "compiled", lambda network: network.compile() or network)
+    row = replace(SMALL, autocast=torch.bfloat16)
+    eager, found = run_here(small(), folder / "eager"), run_here(replace(small(), row=row), folder)
+    for predictor in ("standard", "distilled"):
+        ours, theirs = (content["metrics"][predictor] for content in (found, eager))
+        assert abs(ours["error"] - theirs["error"]) < 4  # 20 of the 500 digits
+        assert abs(ours["NLL"] - theirs["NLL"]) < 0.1
+    assert found["metrics"]["distilled"]["KL to ideal"] < found["metrics"]["standard"]["KL to ideal"] / 2
 
 
 def test_a_gpu_that_is_too_small_says_which_batch_size_to_try(folder, monkeypatch):

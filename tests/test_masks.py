@@ -274,3 +274,9 @@ def test_masks_follow_pytorch_s_seed(source):
 
     assert torch.equal(draw(5), draw(5))
     assert not torch.equal(draw(5), draw(6))
+
+
+def test_cheap_masks_are_for_networks_on_a_cpu():
+    assert isinstance(masks.cheap_masks(torch.nn.Linear(2, 2)), masks.CheapMasks)
+    assert isinstance(masks.cheap_masks(torch.nn.ReLU()), masks.CheapMasks)
+    assert not isinstance(masks.cheap_masks(torch.nn.Linear(2, 2, device="meta")), masks.CheapMasks)
