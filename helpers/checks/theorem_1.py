@@ -1,0 +1,101 @@
+"""Checks of the exercises in notebook 04."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Dirichlet
+
+from helpers import bregman
+from helpers.checks import call, require
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def same(p: Tensor, q: Tensor | float) -> bool:
+    """Whether two answers agree but for rounding."""
+    return torch.allclose(p.double(), torch.as_tensor(q).double(), atol=1e-7, rtol=1e-6)
+
+
+def distributions(*shape: int) -> Tensor:
+    return Dirichlet(torch.ones(4).double()).sample(shape)
+
+
+def gap(function: Callable[[Loss, Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(loss, f, q)``: Δ = J - J' for f [M, N, K] and q [N, K], a scalar."""
+    f, q = distributions(6, 5), distributions(5)
+    for loss in (bregman.kl, bregman.squared_euclidean, lambda y, q: (y - q).abs().sum(-1)):
+        answer = call(function, loss, f, q)
+        J, J_prime, delta = bregman.objectives(loss, f, q)
+        require(answer.shape == (), f"expected one number, got {list(answer.shape)}: take the mean over the examples.")
+        require(not same(answer, -delta), "this is J' - J; the theorem has J = J' + Δ.")
+        require(not same(answer, J), "this is J alone.")
+        require(not same(answer, J_prime), "this is J' alone.")
+        require(not same(answer, delta * len(q)), "summed over the examples; take their mean.")
+        exchanged = loss(q, f.mean(0)).mean() - loss(q, f).mean()
+        require(
+            same(answer, delta) or not same(answer, exchanged),
+            "the teacher is the first argument of the loss, the student the second.",
+        )
+        require(
+            not same(answer, 0.0),
+            "zero: the mean over masks is taken inside the loss (or outside it) in both terms.",
+        )
+        require(same(answer, delta), f"for random f and q it should be {delta:.4f}, and is {answer.item():.4f}.")
+    print("Correct: your gap agrees with bregman.objectives for three losses.")
+
+
+def information(function: Callable[[Tensor], Tensor]) -> None:
+    """Check ``function(f)``: the mutual information of label and mask for each example, [N] in nats, from f [M, N, K]."""
+    f = distributions(7, 5)
+    answer = call(function, f)
+    expected = -torch.stack([bregman.objectives(bregman.kl, f[:, [i]], f[0, [i]])[2] for i in range(5)])
+    require(
+        answer.shape == (5,),
+        f"expected one number for each example, [N] = [5], got {list(answer.shape)}. Sum over the "
+        "classes, average over the masks.",
+    )
+    require(not same(answer, -expected), "the sign is the wrong way round: information is never negative.")
+    require(not same(answer, expected / torch.log(torch.tensor(2.0))), "this is in bits; use the natural logarithm.")
+    members = torch.distributions.Categorical(f).entropy().mean(0)
+    require(
+        not same(answer, members),
+        "this is the mean entropy of the members, what is unknown about the label when the "
+        "mask is known; it must be taken off something.",
+    )
+    require(
+        not same(answer, members + expected),
+        "this is the entropy of the mean; take off what stays unknown when the mask is known.",
+    )
+    require(same(answer, expected), f"for the first example it should be {expected[0]:.4f}, and is {answer[0]:.4f}.")
+    certain = call(function, torch.eye(4).double()[:, None])
+    require(
+        bool(certain.isfinite().all()),
+        "NaN where a member is certain: 0 log 0 counts as 0. torch.xlogy(p, p) knows that.",
+    )
+    print("Correct: your information is -Δ for KL, example by example.")
+
+
+def counterexample(loss: Loss) -> None:
+    """Check a loss(y, ŷ) that is a convex function of y, zero for equal arguments only, and not of the form of part ii)."""
+    y, other, q = distributions(3, 400)
+    values = call(loss, y, q)
+    require(values.shape == (400,), f"expected one number for each row, [400], got {list(values.shape)}.")
+    require(bool(values.isfinite().all()), "some of the losses are NaN or infinite inside the triangle.")
+    require(
+        bool((call(loss, q, q).abs() < 1e-9).all()),
+        f"ℓ(y, y) must be zero, and is {call(loss, q, q)[0].item():.4f} for some y. Otherwise J need not lead to the mean.",
+    )
+    require(bool((values > 0).all()), "ℓ(y, ŷ) must be positive where y and ŷ differ, and is not everywhere.")
+    excess = call(loss, (y + other) / 2, q) - (values + call(loss, other, q)) / 2
+    require(
+        bool((excess < 1e-9).all()),
+        "it is not convex in y: halfway between two values of y it lies above the chord. Part i) would not hold.",
+    )
+    f, students = distributions(20, 10), distributions(30, 10)
+    deltas = torch.stack([bregman.objectives(loss, f, q)[2] for q in students]).detach()
+    require(
+        bool(deltas.max() - deltas.min() > 1e-6 * deltas.abs().max()),
+        f"the gap J - J' is {deltas[0].item():.4f} for every student: this loss is of the form of part ii).",
+    )
+    print("Correct: it satisfies part i) and not part ii).")
