@@ -89,7 +89,7 @@ x, y = three_classes(digits.test)
 images = digits.test.images[torch.isin(digits.test.labels, CLASSES)].reshape(-1, 8, 8)
 
 torch.manual_seed(SEED)
-teacher = nn.Sequential(nn.Linear(64, 10), nn.ReLU(), nn.Dropout(0.5), nn.Linear(10, 3))
+teacher = nn.Sequential(nn.Linear(64, 10), nn.Tanh(), nn.Dropout(0.5), nn.Linear(10, 3))
 teacher = training.train(teacher, x_train, y_train, epochs=15, lr=0.05, seed=SEED)
 
 
@@ -126,10 +126,12 @@ def J_prime(loss, f, q):
 # %% [markdown]
 # ## The theorem
 #
-# > **Theorem 1** (section 4). i) *If* $\ell$ *is convex in its first argument, then* $J(q) \le J'(q)$ *for
-# every* $q$. > > ii) *If there are functions with*
-# $\ell(y, \hat y) = g_1(y) + g_2(\hat y) + \langle y, g_3(\hat y)\rangle$, *then there is a > number*
-# $\Delta$ *with* $J(q) = J'(q) + \Delta$ *for every* $q$.
+# > **Theorem 1** (section 4). i) *If* $\ell$ *is convex in its first argument, then* $J(q) \le J'(q)$
+# > *for every* $q$.
+# >
+# > ii) *If there are functions with*
+# > $\ell(y, \hat y) = g_1(y) + g_2(\hat y) + \langle y, g_3(\hat y)\rangle$,
+# > *then there is a number* $\Delta$ *with* $J(q) = J'(q) + \Delta$ *for every* $q$.
 #
 # The first part says that what we go down is an upper bound of what we want to be low. The second says that
 # it is the same function up to a constant: the same gradients, the same minimisers in any family of students,
@@ -438,8 +440,8 @@ checks.information(my_information)
 
 # %% [markdown]
 # **3. A counterexample of your own.** Write a loss that is convex in $y$, zero for equal arguments and
-# positive otherwise, and for which the gap nevertheless depends on the student. It must be neither L1 nor
-# reverse KL.
+# positive otherwise, and for which the gap nevertheless depends on the student. L1 and reverse KL you know
+# already; find another one.
 
 # %%
 def my_loss(y, y_hat):
@@ -465,7 +467,7 @@ the minimiser of J' is {found["reverse KL(q ‖ f)"][1]:.2f} away from the ideal
 {found["L1"][1]:.2f} for L1 and {found["Welsch, scale 0.2"][1]:.2f} for Welsch, and {found["KL(f ‖ q)"][1]:.2f} for KL, as near as the
 grid allows.
 
-*The paper* (section 4) proves the theorem and gives no numbers for it. It says of i) that many losses in use are
+*The paper* (section 4) states the theorem, proves it in a supplement, and gives no numbers for it. It says of i) that many losses in use are
 convex in their first argument, and of ii) that all Bregman divergences satisfy it.
 """)
 

@@ -39,7 +39,7 @@ def disagreement(images: Tensor, f: Tensor, information: Tensor, names: Sequence
         axes[0, i].set_title(f"{information[i]:.3f} nats", fontsize=10)
         simplex.triangle(axes[1, i], names)
         members = simplex.place(f[:, i])
-        axes[1, i].scatter(*members, s=5, color=COLOURS["Monte Carlo"], alpha=0.25, linewidth=0, label="a mask")
+        axes[1, i].scatter(*members, s=9, color=COLOURS["Monte Carlo"], alpha=0.25, linewidth=0, label="a mask")
         mean = simplex.place(f[:, i].mean(0))
         axes[1, i].scatter(*mean, marker="+", s=110, linewidth=2, color=COLOURS["ideal"], label="mean of all masks")
     handles, labels = axes[1, 0].get_legend_handles_labels()
@@ -64,7 +64,7 @@ def walk(
     figure = Figure(figsize=(10.5, 3.7), layout="tight")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1.2, 1.2])
     simplex.triangle(left, names)
-    dots = {"s": 5, "color": COLOURS["Monte Carlo"], "alpha": 0.25, "linewidth": 0}
+    dots = {"s": 9, "color": COLOURS["Monte Carlo"], "alpha": 0.25, "linewidth": 0}
     left.scatter(*simplex.place(members), **dots)
     left.plot(*simplex.place(path), color="0.4", linewidth=1)
     left.scatter(*simplex.place(members.mean(0)), marker="+", s=130, linewidth=2, color=COLOURS["ideal"])
