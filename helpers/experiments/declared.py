@@ -16,9 +16,9 @@ from helpers import networks
 
 REPETITIONS = 5
 MASKS = (1, 2, 5, 10, 20, 50, 100)  # m of Monte Carlo dropout: Table 1 has the last, Fig. 2 all of them
-MASKS_OF_IDEAL = 400  # m of the Monte Carlo that stands for the ideal predictor
 DISTILLATION_EPOCHS = 30
 PROFILES = {"full": 1, "short": 10}  # epochs are divided by this
+MASKS_OF_IDEAL = {"full": 400, "short": 100}  # m of the Monte Carlo that stands for the ideal predictor
 KINDS = ("perturbed", "train", "unseen")  # of S: the left half of Table 1 has the first, the right half all three
 
 

@@ -91,7 +91,7 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
             "widths": run.widths,
             "labels": run.labels,
             "teacher's seed": run.teacher_seed,
-            "masks of the ideal": MASKS_OF_IDEAL,
+            "masks of the ideal": MASKS_OF_IDEAL[run.profile],
         },
         **outcome,
         "seconds": round(time.perf_counter() - start, 1),
@@ -114,7 +114,7 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
         keep(run, teacher, student, folder)
 
     x, labels = data.inputs(data.test.images), data.test.labels
-    ideal = ideal_of(teacher, x, checkpoint(f"{run.teacher}.ideal", folder))
+    ideal = ideal_of(teacher, x, MASKS_OF_IDEAL[run.profile], checkpoint(f"{run.teacher}.ideal", folder))
     score = partial(evaluation.scores, labels=labels, ideal=ideal)
     own = f"from labels, {run.labels}" if run.labels else "distilled"
     found = {
@@ -208,11 +208,11 @@ def common(run: Run, progress: bool) -> dict:
     }
 
 
-def ideal_of(teacher: nn.Module, x: Tensor, path: Path) -> Tensor:
+def ideal_of(teacher: nn.Module, x: Tensor, masks: int, path: Path) -> Tensor:
     """What stands for the ideal predictor's probabilities [N, K] of `x`, computed once for all runs of a teacher."""
-    settings = {"teacher": checkpoints.fingerprint(teacher.state_dict().values()), "masks": MASKS_OF_IDEAL}
+    settings = {"teacher": checkpoints.fingerprint(teacher.state_dict().values()), "masks": masks}
     if (stored := checkpoints.load(path, settings, x.device)) is None:
-        stored = {"ideal": predictors.monte_carlo(teacher, x, MASKS_OF_IDEAL, seed=0)}
+        stored = {"ideal": predictors.monte_carlo(teacher, x, masks, seed=0)}
         checkpoints.save(path, settings, stored)
     return stored["ideal"]
 
