@@ -378,33 +378,46 @@ print("for the focal loss, too, J alone is not least at the ideal:", found["foca
 #
 # ## Walk through the triangle
 #
-# Choose a loss and move the student along a line, from the side opposite to the favourite class through the
-# mean to the corner. On the right is the gap $J - J'$. For KL and the squared error it does not move at all,
-# and the lowest points of both curves (triangles) are at one step. For the others the gap changes on the way,
-# and tilts $J'$ to another lowest point.
+# Choose a loss, a direction, and a place for the student on the line that goes through the ideal predictor in
+# that direction, from edge to edge of the triangle. On the right is the gap $J - J'$. For KL, squared error
+# and the focal loss it does not move, wherever you go, and the lowest points of both curves (triangles) are at
+# one step. For the others the gap changes on the way, and tilts $J'$ to another lowest point.
 
 # %%
-corner = torch.eye(3).double()[ideal[hard].argmax()] * 0.985 + 0.005
-backwards = ideal[hard] - corner
-longest = ((ideal[hard] - 0.005) / (-backwards).clamp_min(1e-9)).min()  # until a probability is nearly zero
-shares = torch.linspace(0, 1, 61).double()[:, None]
-path = (ideal[hard] + longest * backwards) * (1 - shares) + corner * shares  # [G, K]
+RIGHT, UP = torch.tensor([-1.0, 1, 0]).double() / 2**0.5, torch.tensor([-1.0, -1, 2]).double() / 6**0.5  # on the page
 
 
-def walk(name, step):
+def line(direction):
+    """61 students [G, 3] on the line through the ideal predictor, at so many degrees from the horizontal."""
+    angle = torch.deg2rad(torch.tensor(direction).double())
+    along_it = angle.cos() * RIGHT + angle.sin() * UP
+    edge = ideal[hard].min() / 4  # a little inside the triangle: on its sides KL is infinite
+    ahead, behind = (((ideal[hard] - edge) / (-d).clamp_min(1e-9)).min() * d for d in (along_it, -along_it))
+    return torch.lerp(ideal[hard] + behind, ideal[hard] + ahead, torch.linspace(0, 1, 61).double()[:, None])
+
+
+def walk(name, direction, step):
+    path = line(direction)
     return plots.walk(step, path, *along(losses[name], path), members[:, 0], name, NAMES)
 
 
-widgets.sliders_figure(walk, {"loss": (list(losses), "reverse KL(q ‖ f)"), "step": (list(range(0, 61, 3)), 15)})
+widgets.sliders_figure(
+    walk,
+    {
+        "loss": (list(losses), "reverse KL(q ‖ f)"),
+        "direction [degrees]": (list(range(0, 180, 15)), 0),
+        "step": (list(range(0, 61, 3)), 45),
+    },
+)
 
 # %% [markdown]
 # The same figure for KL and for reverse KL, for readers of a still page.
 
 # %%
-walk("KL(f ‖ q)", 15)
+walk("KL(f ‖ q)", 0, 45)
 
 # %%
-walk("reverse KL(q ‖ f)", 15)
+walk("reverse KL(q ‖ f)", 0, 45)
 
 # %% [markdown]
 # ## Exercises
