@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from helpers.dropconnect import DropConnect
 from helpers.masks import cheap_masks
+from helpers.variational import Variational
 
 UNITS = (nn.Dropout,)
 # Layers that drop channels, and the numbers of dimensions with which PyTorch takes their input for a batch [N, C, ...].
@@ -33,8 +34,8 @@ def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Everything in `model` that draws random numbers in training.
 
     That is: `nn.Dropout`, `nn.Dropout1d/2d/3d`, `DropConnect`, `nn.AlphaDropout`, `nn.FeatureAlphaDropout`,
-    `nn.MultiheadAttention(dropout=p)`, `nn.LSTM/GRU/RNN(dropout=p)` of more than one layer, `nn.RReLU`, and
-    torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
+    `nn.MultiheadAttention(dropout=p)`, `nn.LSTM/GRU/RNN(dropout=p)` of more than one layer, `nn.RReLU`, the layers
+    of `helpers.variational`, and torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
 
     Returns
     -------
@@ -47,6 +48,8 @@ def is_stochastic(module: nn.Module) -> bool:
     """Whether `module` itself (not a part of it) draws random numbers in training."""
     if isinstance(module, nn.RReLU):
         return module.lower < module.upper
+    if isinstance(module, Variational):
+        return module.noisy
     if isinstance(module, nn.RNNBase) and module.num_layers == 1:
         return False  # PyTorch drops between recurrent layers only
     attribute = rate_attribute(module)
@@ -63,7 +66,7 @@ def rate_attribute(module: nn.Module) -> str | None:
 
 
 def rates(model: nn.Module) -> dict[str, float]:
-    """{name: rate} of the stochastic layers of `model` that have one (all but `nn.RReLU`)."""
+    """{name: rate} of the stochastic layers of `model` that have one (all but `nn.RReLU` and variational layers)."""
     attributes = {name: rate_attribute(layer) for name, layer in stochastic_layers(model).items()}
     return {name: float(getattr(model.get_submodule(name), a)) for name, a in attributes.items() if a is not None}
 
@@ -102,6 +105,8 @@ def remove(model: nn.Module) -> nn.Module:
     for layer in stochastic_layers(model).values():
         if isinstance(layer, nn.RReLU):
             layer.lower = layer.upper = (layer.lower + layer.upper) / 2  # its slope in eval mode
+        elif isinstance(layer, Variational):
+            layer.noisy = False  # its weights are θ, as in eval mode
         else:
             setattr(layer, rate_attribute(layer), 0.0)
     return model

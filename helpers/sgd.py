@@ -46,26 +46,28 @@ def descend(
     *,
     epochs: int,
     lr: LearningRate,
-    momentum: float,
-    weight_decay: float,
     seed: int,
     device: torch.device,
     title: str,
     progress: bool = True,
     checkpoint: str | Path | None = None,
     settings: Callable[[], dict] = dict,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
+    begin: Callable[[int], None] | None = None,
+    **hyperparameters: float,
 ) -> None:
-    """Minimise the mean of `objective` over `batches` by SGD with momentum, changing `model` in place.
+    """Minimise the mean of `objective` over `batches`, by default by SGD, changing `model` in place.
 
     Parameters
     ----------
     batches : iterated once per epoch, with the random numbers of that epoch.
     objective : from a batch to the scalar to be lowered.
     epochs, lr : see `schedule`.
-    weight_decay : coefficient λ of the penalty λ/2 ‖Ω‖².
     title : what the progress bar says is going on. It also shows the loss (a running mean) and the rate.
     checkpoint : file written after every epoch and, when it exists already, continued from.
     settings : called if there is a `checkpoint`; whatever, beside the arguments above, makes this run what it is.
+    optimizer, hyperparameters : how to descend; of SGD `momentum`, and `weight_decay`, λ in the penalty λ/2 ‖Ω‖².
+    begin : called with the number of each epoch, counted from 0, before its first batch.
 
     Raises
     ------
@@ -77,22 +79,21 @@ def descend(
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     rates = schedule(lr, epochs)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=rates[0], momentum=momentum, weight_decay=weight_decay)
+    descent = optimizer(parameters, lr=rates[0], **hyperparameters)
     path, identity, first = None, {}, 0
     if checkpoint is not None:
         path = Path(checkpoint)
         identity = {
             "epochs": epochs,
             "lr": rates,
-            "momentum": float(momentum),
-            "weight_decay": float(weight_decay),
+            **{name: float(value) for name, value in hyperparameters.items()},
             "seed": int(seed),
             "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
             **settings(),
         }
         if state := checkpoints.load(path, identity, device):
             model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+            descent.load_state_dict(state["optimizer"])
             first = state["epoch"]
 
     steps = length(batches)
@@ -100,15 +101,17 @@ def descend(
     with tqdm(total=total, initial=done, desc=title, unit="step", leave=False, disable=not progress) as bar:
         for epoch in range(first, epochs):
             rate = rates[max(start for start in rates if start <= epoch)]
-            for group in optimizer.param_groups:
+            for group in descent.param_groups:
                 group["lr"] = rate
+            if begin is not None:
+                begin(epoch)
             shown, step = None, None
             with seeded(derived(seed, epoch), device):
                 for step, batch in enumerate(batches):
                     loss = objective(batch)
-                    optimizer.zero_grad()
+                    descent.zero_grad()
                     loss.backward()
-                    optimizer.step()
+                    descent.step()
                     if step % STEPS_BETWEEN_LOOKS == 0:
                         value = finite(loss, epoch, step, rate)
                         shown = value if shown is None else 0.8 * shown + 0.2 * value
@@ -119,7 +122,7 @@ def descend(
             if name := not_finite(model):  # after the last steps, whose losses nobody looked at
                 raise FloatingPointError(f"{name!r} became infinite or NaN in epoch {epoch + 1}: {advice(rate)}")
             if path is not None:
-                state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": descent.state_dict()}
                 checkpoints.save(path, identity, state)
 
 

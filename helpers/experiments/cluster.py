@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from helpers import datasets
+from helpers.experiments import variational
 from helpers.experiments.declared import Run
 from helpers.experiments.records import DATA, read, record
 from helpers.experiments.running import perform, taught, write
@@ -50,7 +51,9 @@ def perform_all(
 
 
 def teach(run: Run, device: str, folder: Path) -> None:
-    """Have the teacher of `run` trained."""
+    """Have the teacher of `run` trained, if it has one."""
+    if isinstance(run, variational.Run):
+        return
     with suppress(FloatingPointError):  # the run will meet it again, and record it
         taught(run, datasets.load(run.row.data), torch.device(device), False, folder)
 

@@ -1,5 +1,7 @@
 """What is to be run: every cell of Table 1 and every point of Figs. 2 and 3 of the paper, as data.
 
+What is to be run of Molchanov et al. 2017 is in variational.py.
+
 A *row* is a network, its data, and the schedule by which its baseline, the teacher, is trained. A *run* is what makes
 one record: one row, one student, one repetition.
 """
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from helpers import networks
+from helpers.experiments import variational
 
 REPETITIONS = 5
 MASKS = (1, 2, 5, 10, 20, 50, 100)  # m of Monte Carlo dropout: Table 1 has the last, Fig. 2 all of them
@@ -162,6 +165,7 @@ EXPERIMENTS = {
     "figure-3-left": partial(figure_3, "figure-3-left"),
     "figure-3-right": partial(figure_3, "figure-3-right"),
     "placement": placement,
+    **variational.EXPERIMENTS,
 }
 
 

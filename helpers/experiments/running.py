@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from helpers import checkpoints, compression, datasets, distillation, evaluation, gates, networks, predictors, training
 from helpers.datasets import Data
+from helpers.experiments import sparsifying, variational
 from helpers.experiments.declared import DISTILLATION_EPOCHS, MASKS, MASKS_OF_IDEAL, Run
 from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, read, record, weights
 from helpers.files import replacing
@@ -67,38 +68,45 @@ def write(content: dict, path: Path) -> None:
 def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
     """The run's record: what was run, what came of it, and on what."""
     start, code = time.perf_counter(), commit()  # of the code that runs; the files may change meanwhile
+    pruning = isinstance(run, variational.Run)
+    measure, describe = (sparsifying.measured, sparsifying.settings) if pruning else (measured, settings)
     try:
-        outcome = measured(run, device, progress, folder)
+        outcome = measure(run, device, progress, folder)
     except FloatingPointError as error:
         outcome = {"diverged": str(error)}
-    row = run.row
     return {
         "format": FORMAT,
         "experiment": run.experiment,
-        "row": row.name,
+        "row": run.row.name,
         "variant": run.variant,
         "repetition": run.repetition,
         "seed": run.repetition,
         "profile": run.profile,
         "profile in words": "the paper's schedule" if run.profile == "full" else "a tenth of the paper's epochs",
-        "settings": {
-            "training": run.schedule(row.epochs, row.lr),
-            "distillation": run.schedule(DISTILLATION_EPOCHS, row.distillation_lr),
-            **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
-            "autocast": str(row.autocast),
-            "network": repr(row.network()),
-            "S": run.S,
-            "widths": run.widths,
-            "labels": run.labels,
-            "teacher's seed": run.teacher_seed,
-            "masks of the ideal": MASKS_OF_IDEAL[run.profile],
-        },
+        "settings": describe(run),
         **outcome,
         "seconds": round(time.perf_counter() - start, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "commit": code,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def settings(run: Run) -> dict:
+    """What makes the run what it is, for its record."""
+    row = run.row
+    return {
+        "training": run.schedule(row.epochs, row.lr),
+        "distillation": run.schedule(DISTILLATION_EPOCHS, row.distillation_lr),
+        **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
+        "autocast": str(row.autocast),
+        "network": repr(row.network()),
+        "S": run.S,
+        "widths": run.widths,
+        "labels": run.labels,
+        "teacher's seed": run.teacher_seed,
+        "masks of the ideal": MASKS_OF_IDEAL[run.profile],
     }
 
 

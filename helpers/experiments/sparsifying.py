@@ -1,0 +1,188 @@
+"""Carrying out the runs of Molchanov et al. 2017: train a posterior, prune it, average it, distil it."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from helpers import (
+    checkpoints,
+    compression,
+    datasets,
+    distillation,
+    elbo,
+    evaluation,
+    gates,
+    networks,
+    predictors,
+    sparse,
+    training,
+    variational,
+)
+from helpers.datasets import Data, Split
+from helpers.experiments.records import checkpoint, weights
+from helpers.experiments.variational import MASKS, MASKS_OF_IDEAL, Row, Run
+from helpers.files import replacing
+from helpers.seeding import seeded
+
+STUDENT = {"epochs": 30, "lr": 0.05, "batch_size": 64}  # of distillation, in a full run
+
+
+def settings(run: Run) -> dict:
+    """What makes the run what it is, for its record."""
+    row = run.row
+    names = ("data", "lr", "batch_size", "threshold", "mirror", "students")
+    return {
+        "epochs": run.epochs,
+        "warm_up": run.warm_up,
+        **{name: getattr(row, name) for name in names},
+        "kl": checkpoints.describe(row.kl),
+        "network": repr(first_network(run)),
+        "distillation": STUDENT,
+        "masks": MASKS,
+        "masks of the ideal": MASKS_OF_IDEAL,
+    }
+
+
+def first_network(run: Run) -> nn.Module:
+    """The untrained network of a run."""
+    with seeded(run.repetition, torch.device("cpu")):
+        network = run.row.network()
+    return network if run.row.kinds is None else variational.variational(network, run.row.kinds)
+
+
+def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
+    """Scores on the test set, {"metrics": {predictor: {measure: value}}}, and what is left of the network."""
+    data = data_of(run.row, run.repetition)
+    network = trained(first_network(run).to(device), run, data, progress, checkpoint(run.name, folder))
+    x, labels = data.inputs(data.test.images), data.test.labels
+    standard = predictors.standard(network, x)
+    stochastic = bool(gates.stochastic_layers(network))
+    ideal = predictors.monte_carlo(network, x, MASKS_OF_IDEAL, seed=0) if stochastic else standard
+    score = partial(evaluation.scores, labels=labels, ideal=ideal)
+    metrics = {"standard": score(standard)}
+    if stochastic:
+        metrics["Monte Carlo"] = score(predictors.monte_carlo(network, x, MASKS, seed=run.repetition))
+    if run.row.kinds is None:
+        return {"metrics": metrics, "parameters": networks.parameter_count(network)}
+
+    small = variational.pruned(network.cpu(), run.row.threshold)
+    metrics["pruned"] = score(predictors.standard(small, x))
+    found = {"metrics": metrics, **size(small, x, run, folder)}
+    if run.row.data.endswith("digits"):
+        metrics["L1"], found["L1"] = l1_logistic_regression(data, score)
+    students = {"-".join(map(str, widths)): widths for widths in run.row.students}
+    found["students"] = {
+        name: student_of(
+            network.to(device), widths, run, data, score, progress, checkpoint(f"{run.name}.{name}", folder)
+        )
+        for name, widths in students.items()
+    }
+    return found
+
+
+def trained(network: nn.Module, run: Run, data: Data, progress: bool, path: Path) -> nn.Module:
+    row, device = run.row, predictors.device_of(network)
+    common = {
+        "epochs": run.epochs,
+        "batch_size": row.batch_size,
+        "perturb": datasets.in_turn(data.inputs, *[datasets.mirror] * row.mirror),
+        "seed": run.repetition,
+        "progress": progress,
+        "checkpoint": path,
+    }
+    images, labels = (part.to(device) for part in data.train)
+    if row.kinds is None:
+        return training.train(network, images, labels, lr=row.lr, **common)
+    return elbo.maximise(network, images, labels, lr=row.lr, warm_up=run.warm_up, kl=row.kl, **common)
+
+
+def size(small: nn.Module, x: Tensor, run: Run, folder: Path) -> dict:
+    """What is left of a pruned network, layer by layer, and what it takes on disk; the first run keeps the file."""
+    stored, whole = sparse.dump(small), sparse.dump(small, dense=True)
+    if run.repetition == 1 and len(stored) < 2**20:
+        with replacing(weights(run.name, folder)) as file:
+            file.write(stored)
+    masks = variational.kept(small)
+    return {
+        "sparsity": variational.sparsity(small),
+        "weights": sum(mask.numel() for mask in masks.values()),
+        "weights kept": sum(int(mask.sum()) for mask in masks.values()),
+        "bytes": {"dense": len(whole), "sparse": len(stored)},
+        "multiply-adds": {"dense": compression.multiply_adds(small, x), "sparse": sparse.multiply_adds(small, x)},
+    }
+
+
+def student_of(
+    network: nn.Module, widths: tuple[int, ...], run: Run, data: Data, score, progress: bool, path: Path
+) -> dict:
+    """A plain network of `widths`, distilled from the ideal variational predictor, and its scores and size."""
+    with seeded(run.repetition, torch.device("cpu")):
+        student = run.row.network(widths=widths)
+    same = [layer.weight.shape for layer in variational.layers(network).values()]
+    if [m.weight.shape for m in student.modules() if isinstance(m, nn.Linear)] == same:
+        student = variational.pruned(copy.deepcopy(network).cpu(), float("inf"))  # the means are where it starts
+    S = datasets.unlabelled(data, "perturbed")
+    device = predictors.device_of(network)
+    student = distillation.distill(
+        network,
+        S.inputs.to(device),
+        student=student.to(device),
+        perturb=S.perturb,
+        seed=run.repetition,
+        progress=progress,
+        checkpoint=path,
+        **STUDENT,
+    ).cpu()
+    x = data.inputs(data.test.images)
+    return {
+        "metrics": score(predictors.standard(student, x)),
+        "parameters": networks.parameter_count(student),
+        "multiply-adds": compression.multiply_adds(student, x),
+        "bytes": len(sparse.dump(student, dense=True)),
+    }
+
+
+def data_of(row: Row, split: int) -> Data:
+    """The row's data; of DIGITS and NOISE-DIGITS a random fifth is for testing, another one in each split."""
+    if not row.data.endswith("digits"):
+        return datasets.load(row.data)
+    whole = datasets.load("digits")
+    images = torch.cat([whole.train.images, whole.test.images])
+    labels = torch.cat([whole.train.labels, whole.test.labels])
+    random = torch.Generator().manual_seed(split)
+    if row.data == "noise-digits":
+        images = beside_noise(images, random)
+    order = torch.randperm(len(images), generator=random)
+    test, train = order[: len(images) // 5], order[len(images) // 5 :]
+    return Data(row.data, Split(images[train], labels[train]), Split(images[test], labels[test]), whole.class_names)
+
+
+def beside_noise(images: Tensor, random: torch.Generator) -> Tensor:
+    """uint8 images [N, 1, H, W] to [N, 1, H, 2W]: the right half is Gaussian noise with the mean and variance of the pixels."""
+    std, mean = torch.std_mean(images.float())
+    noise = mean + std * torch.randn(images.shape, generator=random)
+    return torch.cat([images, noise.round().clamp(0, 255).to(torch.uint8)], dim=-1)
+
+
+def l1_logistic_regression(data: Data, score) -> tuple[dict[str, float], dict]:
+    """Scores and sparsity of scikit-learn's logistic regression with an L1 penalty, whose strength is cross-validated.
+
+    Needs scikit-learn 1.8 or newer.
+    """
+    from sklearn.linear_model import LogisticRegressionCV
+
+    x, x_test = (data.inputs(split.images).flatten(1).numpy() for split in (data.train, data.test))
+    model = LogisticRegressionCV(
+        l1_ratios=(1,),  # nothing of the penalty is L2
+        solver="saga",
+        tol=1e-3,
+        max_iter=2000,
+        random_state=0,
+        scoring="accuracy",
+        use_legacy_attributes=False,
+    ).fit(x, data.train.labels.numpy())
+    q = torch.from_numpy(model.predict_proba(x_test)).float()
+    return score(q), {"sparsity": float((model.coef_ == 0).mean()), "C": float(model.C_)}
