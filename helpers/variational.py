@@ -205,7 +205,7 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
     ------
     ValueError : if there is nothing in `model` to make variational.
     """
-    made = with_layers(model, lambda layer: kinds[type(layer)](layer) if type(layer) in kinds else layer)
+    made = with_layers(model, lambda layer: kinds[type(layer)](copy.deepcopy(layer)) if type(layer) in kinds else layer)
     if not layers(made):
         names = " or ".join(f"nn.{kind.__name__}" for kind in kinds)
         raise ValueError(f"{type(model).__name__} has no {names} in it: there is nothing to make variational")
@@ -214,16 +214,8 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
 
 def with_layers(model: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """A copy of `model` with `change` applied to every layer in it; one that is used twice stays one layer."""
-    model = copy.deepcopy(model)
-    if (whole := change(model)) is not model:
-        return whole
-    changed: dict[nn.Module, nn.Module] = {}
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if child not in changed:
-                changed[child] = change(child)
-            setattr(module, name, changed[child])
-    return model
+    changed = {id(layer): new for layer in model.modules() if (new := change(layer)) is not layer}
+    return copy.deepcopy(model, changed)  # which takes what is there already for the copy
 
 
 def layers(model: nn.Module) -> dict[str, Variational]:
