@@ -9,7 +9,6 @@ import argparse
 import time
 from statistics import median
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -76,7 +75,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=12, help="in an epoch")
     parser.add_argument("--turns", type=int, default=5)
     asked = parser.parse_args()
-    device, table = torch.device(asked.device), {}
+    device = torch.device(asked.device)
+    print(f"{torch.get_num_threads()} threads, {asked.device}, torch {torch.__version__}; images/s")
     for row in TABLE_1:
         if row.data == "cifar100" or (asked.rows and row.slug not in asked.rows):
             continue
@@ -85,9 +85,7 @@ def main() -> None:
         times = [(seconds(plain, row, data, device), seconds(ours, row, data, device)) for _ in range(asked.turns + 1)]
         a, b = (median(column) for column in zip(*times[1:], strict=True))  # the first turn warms up
         n = asked.batches * row.batch_size
-        table[row.name] = {"plain [images/s]": round(n / a), "ours [images/s]": round(n / b), "ratio": round(a / b, 2)}
-    print(f"{torch.get_num_threads()} threads, {asked.device}, torch {torch.__version__}")
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+        print(f"{row.name:16} plain {n / a:7.0f}   ours {n / b:7.0f}   ratio {a / b:.2f}", flush=True)
 
 
 if __name__ == "__main__":
