@@ -66,8 +66,10 @@ def maximise(
     total_kl(model, kl)  # a model without a divergence is refused before anything else
     require_finite(inputs)
     device, n = device_of(model), len(inputs)
-    first = inputs[:1].to(device)
-    require_labels(labels, n, standard(model, first if perturb is None else perturb(first)).shape[-1])
+    with seeded(0, device):
+        first = inputs[:1].to(device)
+        classes = standard(model, first if perturb is None else perturb(first)).shape[-1]
+    require_labels(labels, n, classes)
     beta = 0.0
 
     def next_epoch(epoch: int) -> None:

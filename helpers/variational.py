@@ -249,7 +249,8 @@ def kept(model: nn.Module, threshold: float = THRESHOLD) -> dict[str, Tensor]:
         if isinstance(layer, Variational):
             masks[name] = layer.log_alpha.detach() < threshold
             if not masks[name].any():
-                masks[name].view(-1)[(layer.weight.square() / layer.sigma2).argmax()] = True
+                best = (layer.weight.square() / layer.sigma2).argmax()
+                masks[name][torch.unravel_index(best, layer.weight.shape)] = True
         elif isinstance(layer, PLAIN):
             masks[name] = layer.weight.detach() != 0
     return masks

@@ -272,6 +272,16 @@ def test_a_layer_that_would_be_emptied_keeps_its_best_weight_and_says_so(at_the_
     assert predictors.standard(small, torch.randn(4, 5)).isfinite().all()
 
 
+def test_a_convolution_that_would_be_emptied_keeps_its_best_weight_too(lenet):
+    model = variational.variational(lenet)
+    with torch.no_grad():
+        model.conv2.log_sigma2.fill_(20.0)
+    with pytest.warns(UserWarning, match="'conv2'"):
+        weight = variational.pruned(model).conv2.weight
+    assert weight.abs().max() == lenet.conv2.weight.abs().max()
+    assert (weight != 0).sum() == 1
+
+
 # ---- as a teacher ---------------------------------------------------------------------------------------------------
 
 
