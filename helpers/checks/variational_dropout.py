@@ -1,0 +1,124 @@
+"""Checks of the exercises in notebook 09."""
+
+from collections.abc import Callable
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from helpers import variational
+from helpers.checks import call, require
+
+ROWS = 4000  # with so many, a sample variance is within 14 % of the true one in all but two of 1e9 cases
+
+
+def divergence(function: Callable[[Tensor], Tensor]) -> None:
+    """Check ``function(log_alpha)``: KL(q ‖ p) of each weight by eq. 14, zero where log α is large."""
+    log_alpha = torch.rand(40) * 10 - 5
+    answer, expected = call(function, log_alpha), variational.kl(log_alpha)
+
+    def agrees(other: Tensor) -> bool:
+        return answer.shape == other.shape and torch.allclose(answer, other, atol=2e-3)
+
+    require(answer.shape == (40,), f"expected a divergence for each weight, [40], got {list(answer.shape)}.")
+    require(bool(answer.isfinite().all()), "some of the answers are NaN or infinite.")
+    require(not agrees(-expected), "eq. 14 is about -KL; the sign is the wrong way round.")
+    level = variational.kl(torch.tensor(-30.0)) - 15  # what the sigmoid comes to
+    require(
+        not agrees(expected - level) and not agrees(level - expected),
+        "it should vanish for large α: that is what the constant C is there for.",
+    )
+    require(
+        not agrees(variational.kl(log_alpha.exp())),
+        "the argument is log α already, and the sigmoid takes log α, not α.",
+    )
+    require(
+        not agrees(2 * expected - sigmoid_part(log_alpha)),
+        "the logarithm has a factor of one half.",
+    )
+    require(
+        not agrees(sigmoid_part(log_alpha) + 0.5 * torch.log1p(log_alpha.exp())),
+        "the logarithm is of 1 + 1/α, so that the divergence is large where α is small; this is log(1 + α).",
+    )
+    require(agrees(expected), f"for log α = {log_alpha[0]:.2f} it should be {expected[0]:.4f}, and is {answer[0]:.4f}.")
+    print("Correct: your divergence is that of the package.")
+
+
+def sigmoid_part(log_alpha: Tensor) -> Tensor:
+    """What the package's divergence has beside ½ log(1 + 1/α)."""
+    return variational.kl(log_alpha) - 0.5 * torch.log1p((-log_alpha).exp())
+
+
+def local_noise(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(x, theta, log_sigma2)``: outputs [N, out] with the law of x wᵀ for w ~ N(θ, σ²)."""
+    theta, log_sigma2, x, variances = distinguishable()
+    y = call(function, x.expand(ROWS, -1), theta, log_sigma2)
+    require(y.shape == (ROWS, 3), f"expected outputs [N, out] = [{ROWS}, 3], got {list(y.shape)}.")
+    require(bool(y.isfinite().all()), "some of the outputs are NaN or infinite.")
+    require(
+        len(y.unique(dim=0)) > 1,
+        "all examples get the same output for the same input. Either there is no noise, or one draw of the weights serves "
+        "the whole batch; every example needs noise of its own: torch.randn_like(mean).",
+    )
+    found = y.var(0)
+    require(
+        bool(((y.mean(0) - theta @ x).abs() < 6 * (found / ROWS).sqrt()).all()), "the mean over many draws is not θ x."
+    )
+    for complaint, variance in variances.items():
+        require(complaint == "right" or not torch.allclose(found, variance, rtol=0.14), complaint)
+    right = variances["right"]
+    require(
+        torch.allclose(found, right, rtol=0.14),
+        f"the variances should be near {rounded(right)}, and are {rounded(found)}.",
+    )
+    print("Correct: your outputs have the mean and the variance of outputs through sampled weights.")
+
+
+def distinguishable() -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    """A layer θ [3, 5] and log σ², an input x [5], and {what went wrong: variances [3]}, no two of which are alike."""
+    while True:
+        theta, log_sigma2, x = torch.randn(3, 5), torch.rand(3, 5) - 1.5, torch.randn(5)
+        sigma, sigma2 = log_sigma2.mul(0.5).exp(), log_sigma2.exp()
+        variances = {
+            "right": sigma2 @ x**2,
+            "the noise is scaled by the variance; scale it by its square root.": (sigma2 @ x**2) ** 2,
+            "this takes σ for σ²: exp(log σ²), not exp(log σ² / 2).": sigma @ x**2,
+            "the variance of a sum of wⱼ xⱼ is the sum of σⱼ² xⱼ²: square the inputs.": (sigma2 @ x).abs(),
+            "the standard deviations were added. Of independent weights the variances add: Σ σⱼ² xⱼ².": (sigma @ x)
+            ** 2,
+        }
+        if all(((a / b).log().abs() > 0.5).any() for a, b in combinations(variances.values(), 2)):
+            return theta, log_sigma2, x, variances
+
+
+def rounded(values: Tensor) -> list[float]:
+    return [round(value, 2) for value in values.tolist()]
+
+
+def regression(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(X, t, alpha)``: the θ that minimises the expected squared error under Gaussian dropout, eq. 20."""
+    X, t, alpha = torch.randn(50, 4).double(), torch.randn(50).double(), torch.rand(4).double() * 3 + 0.3
+    X *= torch.tensor([0.2, 1.0, 2.0, 5.0])  # so that it matters that the penalty knows the features' scales
+    answer = call(function, X, t, alpha)
+    require(answer.shape == (4,), f"expected a coefficient for each feature, [4], got {list(answer.shape)}.")
+    theta = answer.double().requires_grad_()
+
+    def is_minimum(penalty: Tensor) -> bool:
+        """Whether `answer` minimises ‖t - Xθ‖² + Σ penalty θ²: the gradient there is zero."""
+        objective = (t - X @ theta).square().sum() + (penalty * theta.square()).sum()
+        return torch.autograd.grad(objective, theta)[0].abs().max() < 1e-3
+
+    squares = X.square().sum(0)
+    require(not is_minimum(torch.zeros(4)), "this is least squares, without dropout: where is α?")
+    require(
+        not is_minimum(alpha),
+        "this is the RVM's eq. 19. In eq. 20 each αᵢ is multiplied by (XᵀX)ᵢᵢ, so that the units of a feature do not matter.",
+    )
+    require(not is_minimum(alpha.mean() * squares), "every feature has an α of its own.")
+    require(not is_minimum(squares / alpha), "α divides where it should multiply.")
+    require(not is_minimum(alpha * squares / len(X)), "XᵀX is a sum over the examples, not a mean: do not divide by N.")
+    require(
+        is_minimum(alpha * squares),
+        "the gradient of the expected squared error is not zero there. Is it (XᵀX + diag(XᵀX) diag(α))⁻¹ Xᵀt?",
+    )
+    print("Correct: there the expected squared error under the noise has no slope.")
