@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.dropconnect import DropConnect
+from helpers.functional import drops_in_forward
 from helpers.masks import cheap_masks
 from helpers.variational import Variational
 
@@ -37,6 +38,9 @@ def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     `nn.MultiheadAttention(dropout=p)`, `nn.LSTM/GRU/RNN(dropout=p)` of more than one layer, `nn.RReLU`, the layers
     of `helpers.variational`, and torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
 
+    A module of yours that calls `F.dropout(x, p, self.training)` or attention that drops (`helpers.functional`) is one
+    too, whatever its rate, which cannot be known.
+
     Returns
     -------
     {name: module}, with the names of `model.named_modules()`, in their order.
@@ -53,7 +57,7 @@ def is_stochastic(module: nn.Module) -> bool:
     if isinstance(module, nn.RNNBase) and module.num_layers == 1:
         return False  # PyTorch drops between recurrent layers only
     attribute = rate_attribute(module)
-    return attribute is not None and getattr(module, attribute) > 0
+    return drops_in_forward(module) if attribute is None else getattr(module, attribute) > 0
 
 
 def rate_attribute(module: nn.Module) -> str | None:
@@ -63,6 +67,11 @@ def rate_attribute(module: nn.Module) -> str | None:
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return "dropout"
     return None
+
+
+def rate_is_known(module: nn.Module) -> bool:
+    """Whether a stochastic `module` is a layer, rather than code that calls a functional dropout."""
+    return rate_attribute(module) is not None or not drops_in_forward(module)
 
 
 def rates(model: nn.Module) -> dict[str, float]:
@@ -87,8 +96,8 @@ def require_stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     if not layers:
         raise ValueError(
             f"{type(model).__name__} has no dropout in it, so there is no ensemble to average. Looked for nn.Dropout "
-            "and its variants, nn.MultiheadAttention, recurrent layers and StochasticDepth with a rate above 0. "
-            "A network that calls F.dropout in its forward must hold an nn.Dropout layer instead."
+            "and its variants, nn.MultiheadAttention, recurrent layers and StochasticDepth with a rate above 0, and for "
+            "modules that call F.dropout(x, p, self.training) in their forward."
         )
     return layers
 
@@ -96,7 +105,8 @@ def require_stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
 def remove(model: nn.Module) -> nn.Module:
     """Set every rate in `model` to zero, in place: it is deterministic from then on, in training mode too.
 
-    Parameters, buffers and the names of all layers stay as they are.
+    Parameters, buffers and the names of all layers stay as they are. A module that calls `F.dropout` itself has its rate
+    in its own code, out of reach: it stays as it is, deterministic in eval mode alone.
 
     Returns
     -------
@@ -107,22 +117,9 @@ def remove(model: nn.Module) -> nn.Module:
             layer.lower = layer.upper = (layer.lower + layer.upper) / 2  # its slope in eval mode
         elif isinstance(layer, Variational):
             layer.noisy = False  # its weights are θ, as in eval mode
-        else:
-            setattr(layer, rate_attribute(layer), 0.0)
+        elif attribute := rate_attribute(layer):
+            setattr(layer, attribute, 0.0)
     return model
-
-
-def split(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """`model` as two parts in sequence, the first of which draws nothing: for many masks it need run only once.
-
-    Only an `nn.Sequential` can be split, at its first stochastic layer. Of any other network all is the second part.
-    """
-    plain = type(model).forward is nn.Sequential.forward and "forward" not in vars(model)
-    if plain and not (model._forward_hooks or model._forward_pre_hooks):
-        layers = list(model)
-        first = next((i for i, layer in enumerate(layers) if stochastic_layers(layer)), 0)
-        return nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:])
-    return nn.Sequential(), model
 
 
 @contextmanager
@@ -164,8 +161,8 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
     ------
     ValueError : if `model` has no stochastic layer; if a mask is missing, belongs to no layer, or holds
         anything but 0 and 1; during a pass, if a mask does not fit what enters its layer.
-    TypeError : if `model` has a layer whose gates are out of reach (attention and recurrent layers drop
-        inside PyTorch's own kernels).
+    TypeError : if `model` has a layer whose gates are out of reach (attention and recurrent layers drop inside
+        PyTorch's own kernels, and what calls `F.dropout` in its forward has no layer for it).
     """
     layers = require_stochastic_layers(model)
     require_gateable(layers)
@@ -231,7 +228,8 @@ def require_gateable(layers: Mapping[str, nn.Module]) -> None:
         kinds = sorted({type(layers[name]).__name__ for name in others})
         raise TypeError(
             f"the gates of {others} ({', '.join(kinds)}) cannot be set from outside; only those of nn.Dropout, "
-            "nn.Dropout1d/2d/3d and DropConnect can. Sample them instead: gates.sampling, predictors.monte_carlo."
+            "nn.Dropout1d/2d/3d and DropConnect can. Sample them instead: gates.sampling, predictors.monte_carlo. "
+            "Where a module of yours calls F.dropout in its forward, an nn.Dropout layer in it would do too."
         )
 
 

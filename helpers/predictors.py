@@ -7,19 +7,22 @@ the softmax unless the network already returns probabilities, or is a regression
 Inputs are worked through `batch_size` examples at a time: a small batch stays in the processor's cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from helpers import gates, moments
+from helpers import gates, moments, prefix
+from helpers.inputs import Inputs, call, each, parts, repeated, require_finite, size, split
 from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
 
 BATCH = 64
 MAX_GATES = 20
+PASSES = 10  # that must not all return the same
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -45,8 +48,14 @@ def standard(model: nn.Module, x: Tensor, *, output: Output = softmax, batch_siz
     ------
     ValueError : if `x` is empty or holds NaN or infinity.
     """
-    with gates.deterministic(model):
-        return in_batches(lambda batch: output(model(batch)), model, x, batch_size)
+
+    def predict(batch: Inputs) -> Tensor:
+        z = full_precision(call(model, batch))
+        require_logits(z, output)
+        return output(z)
+
+    with gates.deterministic(model), explained(model, x):
+        return in_batches(predict, model, x, batch_size)
 
 
 def monte_carlo(
@@ -79,16 +88,7 @@ def monte_carlo(
     ------
     ValueError : if `model` has no stochastic layer, `m` < 1, or `x` is empty or holds NaN or infinity.
     """
-
-    prefix, gated = gates.split(model)
-
-    def mean(batch: Tensor) -> Tensor:
-        h = prefix(batch)
-        return running_sum(lambda: output(gated(h.clone())), m) / m
-
-    require_positive("the number of masks m", m)
-    with gates.sampling(model), seeded(seed, device_of(model)):
-        return in_batches(mean, model, x, batch_size)
+    return over_masks(model, x, m, seed, output, batch_size, transform=output)
 
 
 def geometric(
@@ -104,16 +104,8 @@ def geometric(
 
     Parameters, returns, raises: as `monte_carlo`.
     """
-
-    prefix, gated = gates.split(model)
-
-    def mean(batch: Tensor) -> Tensor:
-        h = prefix(batch)
-        return (running_sum(lambda: log(output, gated(h.clone())), m) / m).softmax(-1)  # exp, and divided by its sum
-
-    require_positive("the number of masks m", m)
-    with gates.sampling(model), seeded(seed, device_of(model)):
-        return in_batches(mean, model, x, batch_size)
+    log_output = partial(log, output)
+    return over_masks(model, x, m, seed, output, batch_size, transform=log_output, finish=softmax)
 
 
 def exact(
@@ -149,7 +141,7 @@ def exact(
         raise ValueError(f'mean is "arithmetic" or "geometric", not {mean!r}')
     require_finite(x)
     layers = gates.require_stochastic_layers(model)
-    shapes = gates.gate_shapes(model, x[:1].to(device_of(model)))
+    shapes = gates.gate_shapes(model, first_batch(model, x, 1))
     n = sum(shape.numel() for shape in shapes.values())
     if n > MAX_GATES:
         raise ValueError(
@@ -157,18 +149,21 @@ def exact(
             "use monte_carlo with a large m, or a smaller network."
         )
     transform = output if mean == "arithmetic" else partial(log, output)
-    prefix, gated = gates.split(model)
+    with gates.sampling(model):
+        halves = prefix.split(model, first_batch(model, x, 1))
+    if not halves.folds:
+        halves = prefix.whole(model)
 
-    def expectation(batch: Tensor) -> Tensor:
+    def expectation(batch: Inputs) -> Tensor:
         with gates.deterministic(model):
-            h = prefix(batch)
-        total, chunk = 0.0, max(1, batch_size // len(batch))
+            values = halves.before(batch)
+        total, chunk, rows = 0.0, max(1, batch_size // size(batch)), size(batch)
         for start in range(0, 2**n, chunk):
             masks, weights = gates.enumerated(layers, shapes, start, min(start + chunk, 2**n))
-            masks = {name: mask.repeat_interleave(len(batch), 0) for name, mask in masks.items()}
+            masks = {name: mask.repeat_interleave(rows, 0) for name, mask in masks.items()}
             with gates.fixed(model, masks):
-                f = transform(gated(h.repeat(len(weights), *[1] * (h.ndim - 1))))
-            f_by_mask = f.reshape(len(weights), len(batch), *f.shape[1:]).double()
+                f = transform(halves.after(*halves.copies(values, len(weights))))
+            f_by_mask = f.reshape(len(weights), rows, *f.shape[1:]).double()
             total = total + torch.tensordot(weights.to(f.device), f_by_mask, 1)
         return (total if mean == "arithmetic" else total.softmax(-1)).to(f.dtype)
 
@@ -202,12 +197,36 @@ def fast_dropout(model: nn.Module, x: Tensor, *, batch_size: int = BATCH) -> Ten
         )
 
 
-def running_sum(draw: Callable[[], Tensor], m: int) -> Tensor:
-    """The sum of `m` draws, of which no two are kept."""
-    total = draw()
-    for _ in range(m - 1):
-        total = total + draw()
-    return total
+def over_masks(
+    model: nn.Module,
+    x: Inputs,
+    m: int,
+    seed: int | None,
+    output: Output,
+    batch_size: int,
+    *,
+    transform: Output,
+    finish: Output = lambda mean: mean,
+) -> Tensor:
+    """`finish` of the mean over `m` masks of `transform`, summed up pass by pass."""
+    require_positive("the number of masks m", m)
+    require_finite(x)
+    first = first_batch(model, x, batch_size)
+    with gates.sampling(model), seeded(seed, device_of(model)), explained(model, x):
+        require_draws(model, first, output)
+        halves = prefix.split(model, first)
+
+        def mean(batch: Inputs) -> Tensor:
+            values, n, total = halves.before(batch), size(batch), None
+            for masks in halves.rounds(values, m):
+                z = full_precision(halves.after(*halves.copies(values, masks)))
+                if total is None:
+                    require_logits(z, output)
+                added = transform(z).unflatten(0, (masks, n)).sum(0)
+                total = added if total is None else total + added
+            return finish(total / m)
+
+        return in_batches(mean, model, x, batch_size)
 
 
 def log(output: Output, logits: Tensor) -> Tensor:
@@ -215,14 +234,24 @@ def log(output: Output, logits: Tensor) -> Tensor:
     return logits.log_softmax(-1) if output is softmax else output(logits).log()
 
 
-def in_batches(predict: Output, model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs, batch_size: int) -> Tensor:
     """`predict` of each `batch_size` rows of `x` on the model's device; the results as one tensor, on x's."""
     require_finite(x)
-    device = device_of(model)
+    device, home = device_of(model), parts(x)[0].device
     with torch.no_grad():
         # Copies, since a network may work in place on what it is given.
-        results = [predict(batch.to(device, copy=True)).to(x.device) for batch in x.split(batch_size)]
-    return torch.cat(results)
+        batches = (each(lambda part: part.to(device, copy=True), batch) for batch in split(x, batch_size))
+        return torch.cat([predict(batch).to(home) for batch in batches])
+
+
+def first_batch(model: nn.Module, x: Inputs, batch_size: int) -> Inputs:
+    """The first examples of `x`, on the device of `model`."""
+    return each(lambda part: part[:batch_size].to(device_of(model)), x)
+
+
+def full_precision(z: Tensor) -> Tensor:
+    """`z` as float32 if it is coarser, so that a mean over many masks is no coarser than one of them."""
+    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -230,14 +259,61 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def require_finite(x: Tensor) -> None:
-    if len(x) == 0:
-        raise ValueError("there are no examples: the first dimension of the inputs is 0")
-    if x.is_floating_point() and not x.isfinite().all():
-        bad = (~x.isfinite()).flatten(1).any(1).sum() if x.ndim > 1 else (~x.isfinite()).sum()
-        raise ValueError(f"{bad} of the {len(x)} inputs hold NaN or infinity; remove or repair them first")
-
-
 def require_positive(name: str, count: int) -> None:
     if count < 1:
         raise ValueError(f"{name} must be at least 1, not {count}")
+
+
+def require_logits(z: Tensor, output: Output) -> None:
+    """
+    Raises
+    ------
+    ValueError : if `output` is the softmax and `z` [N, K] can be no logits: probabilities already, or one number each.
+    """
+    if output is not softmax:
+        return
+    if z.shape[-1] == 1:
+        raise ValueError(
+            "the network returns one number per example, of which the softmax is always 1: pass output=torch.sigmoid and "
+            "a loss for that, or output=lambda z: z for a regression."
+        )
+    if (z >= 0).all() and ((z.sum(-1) - 1).abs() < 20 * torch.finfo(z.dtype).eps).all():
+        raise ValueError(
+            "the network returns probabilities (numbers that are not negative and sum to one) where logits are expected, "
+            "so that the softmax would be taken twice: pass output=lambda p: p."
+        )
+
+
+def require_draws(model: nn.Module, x: Inputs, output: Output) -> None:
+    """
+    Raises
+    ------
+    ValueError : if the only gates of `model` are in code of its own, whose rate nobody knows, and sampled passes over
+        `x` never differ.
+    """
+    layers = gates.require_stochastic_layers(model)
+    if any(gates.rate_is_known(layer) for layer in layers.values()):
+        return
+    with gates.sampling(model), torch.no_grad(), seeded(0, device_of(model)):
+        first, *others = (output(call(model, repeated(x, 1))) for _ in range(PASSES))
+    if all(torch.equal(first, other) for other in others):
+        raise ValueError(
+            f"{PASSES} sampled passes through {type(model).__name__} return the same, so there is nothing to average. The "
+            f"only dropout found is in the forward of {list(layers)}: is its rate zero, or is it never reached?"
+        )
+
+
+@contextmanager
+def explained(model: nn.Module, x: Inputs) -> Iterator[None]:
+    """Says so where inputs of one type of number failed in a network of another."""
+    try:
+        yield
+    except RuntimeError as error:
+        known = {parameter.dtype for parameter in model.parameters()}
+        if found := {part.dtype for part in parts(x) if part.is_floating_point()} - known:
+            names = [", ".join(sorted(str(dtype) for dtype in dtypes)) for dtypes in (found, known)]
+            raise TypeError(
+                f"the inputs are {names[0]} and the network's parameters {names[1]}; convert one of them, "
+                "for example with x.float()"
+            ) from error
+        raise

@@ -230,8 +230,6 @@ def test_gates_knows_the_layer():
     assert list(gates.stochastic_layers(model)) == ["2", "4"]
     assert gates.rates(model) == {"2": 0.25, "4": 0.25}
     assert gates.gate_shapes(model, torch.randn(5, 4)) == {"2": (2, 3), "4": (3, 2)}
-    prefix, gated = gates.split(model)
-    assert len(prefix) == 2 and len(gated) == 3
 
 
 def test_the_ideal_of_its_masks_is_where_sampling_leads():

@@ -251,9 +251,9 @@ def test_what_comes_before_the_first_gate_may_be_anything():
     """LeNet pools before its only dropout layer: the logits' moments are exact, and E[softmax] nearly so."""
     torch.manual_seed(0)
     model, x = networks.LeNet(p=0.5), torch.randn(3, 1, 28, 28)
-    fast, ideal = predictors.fast_dropout(model, x), predictors.monte_carlo(model, x, 2000, seed=0)
+    fast, ideal = predictors.fast_dropout(model, x), predictors.monte_carlo(model, x, 100_000, seed=0)
     assert fast.dtype == torch.float32
-    assert (fast - ideal).abs().max() < (predictors.standard(model, x) - ideal).abs().max()
+    assert (fast - ideal).abs().max() < (predictors.standard(model, x) - ideal).abs().max() / 2
     mean, _ = moments.logit_moments(model, x)
     torch.testing.assert_close(mean, model.eval()(x))
 

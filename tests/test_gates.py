@@ -383,25 +383,3 @@ def test_each_mask_has_the_product_of_its_gates_probabilities(rates):
         for mask in product([0, 1], repeat=5)
     }
     assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_sequence_is_split_at_its_first_stochastic_layer():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Dropout(0.5)), nn.Linear(2, 2))
-    prefix, gated = gates.split(model)
-    assert list(prefix) == [model[0]]
-    assert list(gated) == [model[1], model[2]]
-
-
-class Doubled(nn.Sequential):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-def test_a_network_that_is_more_than_its_layers_is_not_split():
-    own_forward = Doubled(nn.Linear(2, 2), nn.Dropout(0.5))
-    hooked = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
-    hooked.register_forward_hook(lambda layer, inputs, output: 2 * output)
-    for model in (own_forward, hooked):
-        prefix, gated = gates.split(model)
-        assert not list(prefix)
-        assert gated is model
