@@ -1,11 +1,15 @@
 """Checks of the exercises: each runs the reader's function on fresh random input and says what is wrong with it.
 
 There is a module for each notebook. A check holds no solution: it compares with what this package computes. It prints
-one line when all is well, and otherwise raises `Unsolved`, which notebooks show as its message alone.
+one line when all is well. What is missing it shows in a notebook, and the cells below still run; elsewhere, and when
+nbgrader grades the notebook, it raises `Unsolved`.
 """
 
+import os
 from collections.abc import Callable
+from functools import wraps
 
+from IPython import get_ipython
 from torch import Tensor
 
 
@@ -14,6 +18,21 @@ class Unsolved(AssertionError):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Not yet: {self}"]  # IPython shows this instead of a traceback
+
+
+def exercise(check: Callable[..., None]) -> Callable[..., None]:
+    """The check of an exercise, with `Unsolved` shown in a notebook, and raised where there is none or nbgrader runs it."""
+
+    @wraps(check)
+    def shown(*answer: object) -> None:
+        try:
+            check(*answer)
+        except Unsolved as unsolved:
+            if get_ipython() is None or "NBGRADER_EXECUTION" in os.environ:
+                raise
+            print(f"Not yet: {unsolved}")
+
+    return shown
 
 
 def require(condition: bool, message: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from helpers import bregman
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 
 
 def same(p: Tensor, q: Tensor) -> bool:
@@ -14,6 +14,7 @@ def same(p: Tensor, q: Tensor) -> bool:
     return p.shape == q.shape and torch.allclose(p.double(), q.double(), atol=1e-6, rtol=1e-6)
 
 
+@exercise
 def divergence(function: Callable[[Callable, Callable, Tensor, Tensor], Tensor]) -> None:
     """Check ``function(phi, grad_phi, y, y_hat)``: the Bregman divergence of φ, [N], for y and ŷ [N, K]."""
     for loss in (bregman.itakura_saito, bregman.p_norm(3)):
@@ -43,6 +44,7 @@ def divergence(function: Callable[[Callable, Callable, Tensor, Tensor], Tensor])
     print("Correct: your gap agrees with Itakura–Saito and with a p-norm.")
 
 
+@exercise
 def generator(function: Callable[[Tensor], Tensor]) -> None:
     """Check ``function(y)``: a φ whose divergence is Σ (y - ŷ)² (y + 2ŷ), for y > 0; φ(y) [N] for y [N, K]."""
     y, y_hat = torch.rand(2, 20, 3).double() * 3 + 0.2
@@ -72,6 +74,7 @@ def generator(function: Callable[[Tensor], Tensor]) -> None:
     print("Correct: the divergence of your φ is the loss.")
 
 
+@exercise
 def best_constant(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check ``function(f, T)``: the q for which the mean over M members f [M, K] of KL(f at T ‖ q at T) is least, [K]."""
     f, T = torch.randn(7, 4).double().mul(2).softmax(-1), 3.0

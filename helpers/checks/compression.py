@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from helpers.checks import require
+from helpers.checks import exercise, require
 from helpers.networks import Quick, parameter_count
 
 
+@exercise
 def count(function: Callable[[Sequence[int]], int]) -> None:
     """Check ``function(widths)``: the number of parameters of Quick with `widths` (a, b, c, d) and ten classes."""
     a, b, c, d = widths = tuple(int(w) for w in torch.randint(3, 60, (4,)))
@@ -30,6 +31,7 @@ def count(function: Callable[[Sequence[int]], int]) -> None:
     print("Correct: your count agrees with the network's, for widths drawn at random.")
 
 
+@exercise
 def thinning(function: Callable[[nn.Linear, nn.Linear, Tensor], tuple[nn.Linear, nn.Linear]]) -> None:
     """Check ``function(first, second, kept)``: the two layers after only the units `kept` remain between them."""
     n_in, hidden, n_out, remain = 5, 8, 3, 4

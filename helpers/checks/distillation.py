@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from helpers import bregman, gates, predictors
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 from helpers.checks.tour import small_network
 
 COPIES = 300  # of each example, each of which meets a mask of its own
 
 
+@exercise
 def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor], Tensor]) -> None:
     """Check ``function(teacher, student, x)``: the loss of one step of Algorithm 2, a scalar."""
     teacher, student, x, means = case()
@@ -89,6 +90,7 @@ def every_prediction(teacher: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(predictions)
 
 
+@exercise
 def perturbation(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check ``function(x, rate)``: images [N, C, H, W] with each pixel, all channels together, zero at `rate`."""
     rate, x = 0.2, torch.rand(50, 3, 20, 20) + 0.5

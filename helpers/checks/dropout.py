@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 
 Dropout = Callable[[Tensor, float], Tensor]
 
@@ -60,6 +60,7 @@ def constant(kept: Tensor, dimension: int) -> bool:
     return bool((kept == kept.narrow(dimension, 0, 1)).all())
 
 
+@exercise
 def dropout(function: Dropout) -> None:
     """Check ``function(x, p)``: inverted dropout of x [N, D], with a gate for each entry."""
     p, x = 0.3, torch.randn(200, 100) + 5
@@ -72,6 +73,7 @@ def dropout(function: Dropout) -> None:
     print("Correct: entries are dropped at rate p, and the mean is what it was.")
 
 
+@exercise
 def shared_dropout(function: Dropout) -> None:
     """Check ``function(x, p)``: inverted dropout of x [N, D] with one mask for the whole mini-batch."""
     p, x = 0.3, torch.randn(4, 20_000) + 5
@@ -100,6 +102,7 @@ def enumerated_regression(X: Tensor, y: Tensor, p: float) -> Tensor:
     return torch.linalg.lstsq(rows, (weights * y).flatten()[:, None]).solution.squeeze(1)
 
 
+@exercise
 def regression(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """Check ``function(X, y, p)``: the weights [D] that linear regression with dropout at its inputs leads to."""
     n, d, p = 50, 4, 0.3

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 
 
+@exercise
 def expected_maximum(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check ``function(values, p)``: the mean over masks of the maximum of positive `values` [n], dropped and rescaled."""
     p = 0.2 + 0.6 * torch.rand(()).item()
@@ -51,6 +52,7 @@ def unordered(values: Tensor, p: float) -> float:
     return float((values * p ** torch.arange(len(values))).sum())
 
 
+@exercise
 def standard_error(function: Callable[[float, int], float]) -> None:
     """Check ``function(error, n)``: the standard error [%] of an error [%] that was measured on n test images."""
     error, n = 1 + 30 * torch.rand(()).item(), int(torch.randint(500, 20_000, ()))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import moments, predictors
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 
 
 def identity(z: Tensor) -> Tensor:
@@ -19,6 +19,7 @@ def far(p: Tensor, q: Tensor) -> bool:
     return not torch.allclose(p.double(), q.double(), atol=1e-4, rtol=1e-4)
 
 
+@exercise
 def ideal(function: Callable[[nn.Module, Tensor], Tensor]) -> None:
     """Check ``function(model, x)``: the mean over all masks, eq. 3, of a network whose rate is not 1/2."""
     x = torch.randn(20, 4)
@@ -55,6 +56,7 @@ def ideal(function: Callable[[nn.Module, Tensor], Tensor]) -> None:
     print("Correct: your mean over all masks agrees with predictors.exact.")
 
 
+@exercise
 def pooled_mean(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check ``function(h, p)``: the mean of the largest of n positive units, dropped at rate p and rescaled."""
     h, p = torch.rand(7, 5) + 0.1, 0.3
@@ -84,6 +86,7 @@ def pooled_mean(function: Callable[[Tensor, float], Tensor]) -> None:
     print("Correct: your sum agrees with the enumeration of all 2⁵ masks.")
 
 
+@exercise
 def rectified_mean(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check ``function(mean, var)``: E[max(0, z)] for z ~ N(mean, var)."""
     mean, var = torch.randn(50), torch.rand(50) * 4 + 0.1

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 
 from helpers import bregman
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,6 +21,7 @@ def distributions(*shape: int) -> Tensor:
     return Dirichlet(torch.ones(4).double()).sample(shape)
 
 
+@exercise
 def gap(function: Callable[[Loss, Tensor, Tensor], Tensor]) -> None:
     """Check ``function(loss, f, q)``: Δ = J - J' for f [M, N, K] and q [N, K], a scalar."""
     f, q = distributions(6, 5), distributions(5)
@@ -45,6 +46,7 @@ def gap(function: Callable[[Loss, Tensor, Tensor], Tensor]) -> None:
     print("Correct: your gap agrees with bregman.objectives for three losses.")
 
 
+@exercise
 def information(function: Callable[[Tensor], Tensor]) -> None:
     """Check ``function(f)``: the mutual information of label and mask for each example, [N] in nats, from f [M, N, K]."""
     f = distributions(7, 5)
@@ -76,6 +78,7 @@ def information(function: Callable[[Tensor], Tensor]) -> None:
     print("Correct: your information is -Δ for KL, example by example.")
 
 
+@exercise
 def counterexample(loss: Loss) -> None:
     """Check a loss(y, ŷ) that is a convex function of y, zero for equal arguments only, and not of the form of part ii)."""
     y, other, q = distributions(3, 400)

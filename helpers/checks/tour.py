@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import bregman, predictors
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 
 
 def distance(p: Tensor, q: Tensor) -> float:
@@ -30,6 +30,7 @@ def small_network(x: Tensor) -> nn.Sequential:
             return model
 
 
+@exercise
 def monte_carlo(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     """Check ``function(model, x, m)``: the mean of `m` gated predictions, eq. 4."""
     x, m = torch.randn(64, 4), 1000
@@ -67,6 +68,7 @@ def monte_carlo(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     print("Correct: your average agrees with the enumeration of all 2⁶ masks.")
 
 
+@exercise
 def kl(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check ``function(y, y_hat)``: KL(y ‖ ŷ) of each row, in nats."""
     y, y_hat = torch.randn(2, 50, 5).mul(2).softmax(-1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import moments, predictors
-from helpers.checks import call, require
+from helpers.checks import call, exercise, require
 
 
 def far(p: Tensor, q: Tensor) -> bool:
@@ -21,6 +21,7 @@ def gated_linear(w: Tensor, b: Tensor, p: float) -> nn.Sequential:
     return model
 
 
+@exercise
 def scaled(function: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> None:
     """Check ``function(w, b, v, p)``: the renormalised geometric mean over masks d of softmax(W (d ∘ v) + b), in one pass.
     The masks do not rescale."""
@@ -45,6 +46,7 @@ def scaled(function: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> None:
     print("Correct: one pass agrees with the geometric mean over all 2⁶ masks.")
 
 
+@exercise
 def geometric_mean(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Check ``function(f, weights)``: the renormalised geometric mean over masks of f [M, N, K] with P(σ) [M]."""
     logits, weights = torch.randn(8, 5, 4).double() * 3, torch.rand(8).double()
@@ -72,6 +74,7 @@ def geometric_mean(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     print("Correct: your mean agrees with the softmax of the mean logits.")
 
 
+@exercise
 def ensemble_variance(function: Callable[[Tensor, Tensor, float, float], Tensor]) -> None:
     """Check ``function(w, x, p, tau)``: the variance of y under the arithmetic mean of all gated linear regressions."""
     w, x, p, tau = torch.randn(6).double(), torch.randn(10, 6).double(), 0.3, 0.7
