@@ -1,13 +1,15 @@
 """Mini-batches from what people have: tensors, a Dataset or a DataLoader, with or without labels in it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from helpers.predictors import require_finite
+from helpers.inputs import Inputs, is_inputs, require_finite
+
+LABELS = {"label", "labels", "target", "targets"}  # entries of a dictionary that are no inputs
 
 
 class Shuffled:
@@ -31,7 +33,7 @@ class Shuffled:
 
 
 class Unlabelled:
-    """The inputs [n, ...] in each of some `batches`; labels that come with them are ignored.
+    """The inputs in each of some `batches`, as `inputs_of` finds them; labels that come with them are ignored.
 
     Raises
     ------
@@ -45,7 +47,7 @@ class Unlabelled:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Inputs]:
         for batch in self.batches:
             x = inputs_of(batch)
             require_finite(x)
@@ -77,21 +79,36 @@ def unlabelled(inputs: Tensor | Dataset | DataLoader, batch_size: int) -> Unlabe
     return Unlabelled(inputs)
 
 
-def inputs_of(batch: Any) -> Tensor:
-    """The inputs in a batch from a loader: a tensor [n, ...], or the first of a pair (inputs, labels).
+def inputs_of(batch: Any) -> Inputs:
+    """The inputs in a batch from a loader, without the labels.
+
+        x, (x,) or (x, labels)          x, for model(x)
+        {"a": a, "b": b, "labels": y}   {"a": a, "b": b}, for model(a=a, b=b)
+        ((a, b),) or ((a, b), labels)   (a, b), for model(a, b)
+
+    `x`, `a` and `b` are tensors [n, ...], labels a tensor [n]. In a dictionary labels are what is called so (`LABELS`);
+    in place of `x` there may also be a dictionary.
 
     Raises
     ------
-    TypeError : for anything else; what might be a label is never taken for an input.
+    TypeError : for anything else; what might be a label is never taken for an input. A pair of tensors (a, b) might be two
+        inputs or an input and its target.
     """
     x = batch
     if isinstance(batch, list | tuple) and (len(batch) == 1 or (len(batch) == 2 and looks_like_labels(batch[1]))):
         x = batch[0]
-    if isinstance(x, Tensor) and not looks_like_labels(x):
+    if isinstance(x, Mapping):
+        x = {name: part for name, part in x.items() if name.lower() not in LABELS}
+    if x is batch and isinstance(x, list | tuple):
+        several = False
+    else:
+        several = isinstance(x, Mapping | list | tuple) and len(x) > 0 and is_inputs(x)
+    if several or (isinstance(x, Tensor) and not looks_like_labels(x)):
         return x
     raise TypeError(
         f"cannot tell the inputs in a batch of {shape_of(batch)}: expected a tensor [n, ...], or a pair of inputs [n, ...] "
-        "and labels [n], which are ignored. Let the loader yield inputs alone."
+        "and labels [n], which are ignored. Let the loader yield inputs alone; several of them in a dictionary, for "
+        "model(**batch), or as a tuple in the place of the input, ((a, b), labels), for model(a, b)."
     )
 
 
@@ -104,4 +121,6 @@ def shape_of(batch: Any) -> str:
     """What a batch looks like, for a message."""
     if isinstance(batch, list | tuple):
         return f"({', '.join(map(shape_of, batch))})"
+    if isinstance(batch, Mapping):
+        return f"{{{', '.join(f'{name}: {shape_of(part)}' for name, part in batch.items())}}}"
     return str(list(batch.shape)) if isinstance(batch, Tensor) else type(batch).__name__

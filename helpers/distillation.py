@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from helpers import bregman, checkpoints, gates
+from helpers import bregman, checkpoints, functional, gates
 from helpers.batches import unlabelled
-from helpers.predictors import Output, device_of, require_positive, softmax
+from helpers.inputs import Inputs, call, each
+from helpers.predictors import Output, device_of, explained, require_draws, require_logits, require_positive, softmax
+from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, mixed_precision, not_finite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,21 +50,23 @@ def distill(
     Parameters
     ----------
     teacher : any network with dropout in it, returning logits [N, K].
-    inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. If it yields pairs
-        (inputs, labels), the labels are ignored.
+    inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. Labels that it yields beside
+        them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
     student : network to train, in place; it must return [N, K] and hold no active dropout (`gates.remove`). It runs
         in the mode in which it comes: in training mode its BatchNorm learns, in eval mode it is frozen. Default:
-        a copy of the teacher with its dropout removed, in eval mode.
+        a copy of the teacher with its dropout removed, in eval mode. Where the teacher calls `F.dropout` in its
+        forward, that copy is deterministic in eval mode only: in training mode it would drop again.
     loss : ℓ(y [n, K], ŷ [n, K]) -> [n], of the teacher's and the student's predictions.
     epochs : times that every example is seen.
     lr : learning rate: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}. The
         paper starts from the last rate that the teacher was trained with.
     batch_size : m in Algorithm 2; a DataLoader has its own.
     momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Ω‖².
-    perturb : from a batch [n, ...] to the batch that the networks see, called in each step on their device (for
-        example `datasets.drop_pixels`); it is the same for teacher and student.
+    perturb : from a batch [n, ...] (or a dictionary or tuple) to the batch that the networks see, called in each step on
+        their device (for example `datasets.drop_pixels`); it is the same for teacher and student.
     samples : gated teachers per example and step, averaged before the loss is taken.
-    output : from what the networks return to the predictions that are compared.
+    output : from what the networks return to the predictions that are compared. For a regression: ``loss=
+        bregman.squared_euclidean, output=lambda z: z``.
     autocast : type in which the networks compute, as in `training.train`.
     device : where to compute. Default: where the teacher is.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
@@ -75,9 +79,11 @@ def distill(
 
     Raises
     ------
-    ValueError : if the teacher has no dropout or the student has some; if their outputs differ in shape; if there are
-        no examples, or one holds NaN or infinity; if a checkpoint is damaged or belongs to another run.
-    TypeError : if it is not plain what the inputs in a batch are.
+    ValueError : if the teacher has no dropout or the student draws random numbers; if their outputs differ in shape, or
+        are no logits while `output` is the softmax; if there are no examples, or one holds NaN or infinity; if a
+        checkpoint is damaged or belongs to another run.
+    TypeError : if it is not plain what the inputs in a batch are, or if they are numbers of another type than the
+        networks compute with.
     FloatingPointError : if the loss diverges.
 
     Examples
@@ -95,7 +101,7 @@ def distill(
         teacher = copy.deepcopy(teacher).to(device)
     if student is None:
         student = gates.remove(copy.deepcopy(teacher)).eval().requires_grad_()
-    elif stochastic := list(gates.stochastic_layers(student)):
+    elif stochastic := [name for name, layer in gates.stochastic_layers(student).items() if gates.rate_is_known(layer)]:
         raise ValueError(f"the student drops units itself, in {stochastic}; call gates.remove(student) first")
     student.to(device)
     for layer in student.modules():
@@ -107,15 +113,25 @@ def distill(
     def full_precision(z: Tensor) -> Tensor:
         return z if autocast is None else z.float()
 
-    def objective(x: Tensor) -> Tensor:
-        x = x.to(device)
+    first = True
+
+    def objective(x: Inputs) -> Tensor:
+        nonlocal first
+        x = each(lambda part: part.to(device), x)
         if perturb is not None:
             x = perturb(x)
-        with mixed_precision(device, autocast):
+        with mixed_precision(device, autocast), explained(teacher, x):
+            if first:
+                require_draws(teacher, x, output)
+                require_deterministic(student, x, output)
             with torch.no_grad():
-                passes = [teacher(x.clone()) for _ in range(samples)]
-            q = full_precision(student(x))
-        f = sum(output(full_precision(z)) for z in passes) / samples
+                passes = [full_precision(call(teacher, each(torch.clone, x))) for _ in range(samples)]
+            q = full_precision(call(student, x))
+        if first:
+            require_logits(passes[0], output)
+            require_logits(q, output)
+            first = False
+        f = sum(output(z) for z in passes) / samples
         if q.shape != f.shape:
             raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")
         return divergence(f, q).mean()
@@ -154,3 +170,21 @@ def loss_of_logits(loss: Loss, output: Output) -> Loss:
     if output is softmax and hasattr(loss, "with_logits"):
         return loss.with_logits
     return lambda f, logits: loss(f, output(logits))
+
+
+def require_deterministic(student: nn.Module, x: Inputs, output: Output) -> None:
+    """
+    Raises
+    ------
+    ValueError : if two passes of `x` through `student` differ, although it has no layer that is known to be random.
+    """
+    if not functional.runs_own_code(student):
+        return
+    twin = copy.deepcopy(student)  # whose BatchNorm may learn from it
+    with torch.no_grad(), seeded(0, device_of(student)):
+        first, second = (output(call(twin, each(torch.clone, x))) for _ in range(2))
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ValueError(
+            "the student draws random numbers itself: two passes over the same examples differ. A dropout in its forward "
+            "must be F.dropout(x, p, self.training), and the student in eval mode, or its rate 0."
+        )

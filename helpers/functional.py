@@ -31,6 +31,11 @@ def drops_in_forward(module: nn.Module) -> bool:
     return class_drops(type(module))
 
 
+def runs_own_code(model: nn.Module) -> bool:
+    """Whether some module of `model` has a forward that is not PyTorch's: then its layers do not say all that it does."""
+    return any("forward" in vars(module) or not of_pytorch(type(module).forward) for module in model.modules())
+
+
 @cache
 def class_drops(kind: type[nn.Module]) -> bool:
     methods = [f for base in kind.__mro__ if not of_pytorch(base) for f in vars(base).values() if is_plain(f)]

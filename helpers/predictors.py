@@ -5,6 +5,8 @@ Every predictor takes a network that returns logits [N, K] and inputs [N, ...], 
 gradient is recorded. `output` turns what the network returns into the predictions that are averaged; it is
 the softmax unless the network already returns probabilities, or is a regression (``output=lambda z: z``).
 Inputs are worked through `batch_size` examples at a time: a small batch stays in the processor's cache.
+A network of several inputs gets them as a tuple of tensors, for ``model(a, b)``, or as a dictionary, for
+``model(name=a, other=b)``. Inputs of another type of number than the network computes with are a TypeError.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +48,7 @@ def standard(model: nn.Module, x: Tensor, *, output: Output = softmax, batch_siz
 
     Raises
     ------
-    ValueError : if `x` is empty or holds NaN or infinity.
+    ValueError : if `x` is empty or holds NaN or infinity, or `output` is the softmax and `model` returns no logits.
     """
 
     def predict(batch: Inputs) -> Tensor:
@@ -69,8 +71,9 @@ def monte_carlo(
 ) -> Tensor:
     """Monte Carlo dropout: the mean of `m` gated passes (Rota Bulò et al. 2016, eq. 4).
 
-    Each example gets masks of its own in each pass. The mean is accumulated: memory does not grow with `m`. Of an
-    `nn.Sequential`, what comes before the first dropout layer runs once, not `m` times.
+    Each example gets masks of its own in each pass. The mean is accumulated: memory does not grow with `m`. What no gate
+    reaches in the network runs once, not `m` times, and where the rest is small, several masks share a pass
+    (`helpers.prefix`).
 
     Parameters
     ----------
@@ -86,7 +89,8 @@ def monte_carlo(
 
     Raises
     ------
-    ValueError : if `model` has no stochastic layer, `m` < 1, or `x` is empty or holds NaN or infinity.
+    ValueError : if `model` has no stochastic layer, or code that might drop and never does; if `m` < 1; if `x` is empty
+        or holds NaN or infinity; if `output` is the softmax and `model` returns no logits.
     """
     return over_masks(model, x, m, seed, output, batch_size, transform=output)
 

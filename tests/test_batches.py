@@ -122,6 +122,34 @@ def test_the_number_of_batches_is_known_beforehand(name):
     assert len(batches.unlabelled(FORMS[name], batch_size=4)) == 3
 
 
+SEVERAL = {
+    "dictionary": (Items(lambda i: {"a": X[i], "b": X[i] + 1}), dict),
+    "dictionary with labels": (Items(lambda i: {"a": X[i], "b": X[i] + 1, "labels": i, "Target": X[i]}), dict),
+    "dictionary and label": (Items(lambda i: ({"a": X[i], "b": X[i] + 1}, i)), dict),
+    "dictionary with lengths": (Items(lambda i: {"a": X[i], "b": i}), dict),
+    "pair and label": (Items(lambda i: ((X[i], X[i] + 1), i)), list),
+    "pair alone in a tuple": (Items(lambda i: ((X[i], X[i] + 1),)), list),
+}
+
+
+@pytest.mark.parametrize(("data", "kind"), SEVERAL.values(), ids=SEVERAL)
+def test_several_inputs_come_together_and_without_labels(data, kind):
+    epoch = list(batches.unlabelled(DataLoader(data, batch_size=4), batch_size=4))
+    assert all(isinstance(x, kind) and len(x) == 2 for x in epoch)
+    a, b = (torch.cat(parts) for parts in zip(*(x.values() if kind is dict else x for x in epoch), strict=True))
+    assert torch.equal(a, X)
+    assert torch.equal(b, X + 1) or torch.equal(b, torch.arange(10))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_each_of_several_inputs_is_looked_at(bad):
+    x = X.clone()
+    x[5, 1] = bad
+    data = batches.unlabelled(DataLoader(Items(lambda i: {"a": X[i], "b": x[i]}), 4), batch_size=4)
+    with pytest.raises(ValueError, match="1 of the 4 inputs hold NaN or infinity"):
+        list(data)
+
+
 # What is refused
 
 NOT_PLAIN = {
@@ -130,7 +158,9 @@ NOT_PLAIN = {
     "two labels": (TensorDataset(Y, Y), r"\(\[4\], \[4\]\)"),
     "two inputs": (TensorDataset(X, X), r"\(\[4, 2\], \[4, 2\]\)"),
     "triple": (TensorDataset(X, Y, Y), r"\(\[4, 2\], \[4\], \[4\]\)"),
-    "dict": (Items(lambda i: {"image": X[i], "label": 1}), "dict"),
+    "dictionary of labels": (Items(lambda i: {"label": 1}), r"{label: \[4\]}"),
+    "dictionary with words": (Items(lambda i: {"image": X[i], "name": "cat"}), r"{image: \[4, 2\], name: .*str"),
+    "a pair of labels, and a label": (Items(lambda i: ((i, "cat"), 1)), r".*str"),
     "words": (Items(lambda i: (X[i], "cat")), r"\(\[4, 2\], .*str"),
 }
 
