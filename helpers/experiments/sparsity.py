@@ -1,0 +1,87 @@
+"""What the records of the runs of Molchanov et al. 2017 say, beside what the paper says."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from helpers.experiments.records import DATA, cell, published, read, record
+from helpers.experiments.variational import LENET_5, LENET_300_100, TABLE_2, TABLE_3, TABLE_4, Row, Run, once
+from helpers.experiments.variational import table_2 as runs_of_table_2
+
+PAPER = "Molchanov 2017"
+EXPERIMENT_OF = {
+    **{row.name: "sparse-table-3" for row in TABLE_3},
+    **{row.name: "sparse-table-4" for row in TABLE_4},
+    **{row.name: "sparse" for row in (LENET_300_100, LENET_5)},
+}
+
+
+def found(runs: Iterable[Run], folder: Path = DATA) -> list[dict]:
+    """The records that there are of `runs`, without those of runs that diverged."""
+    there = [read(record(run, folder)) for run in runs if record(run, folder).exists()]
+    return [content for content in there if "metrics" in content]
+
+
+def recorded(row: Row, folder: Path = DATA) -> dict | None:
+    """The record of a row that is run once: of the full schedule, or of the short one, or ``None``."""
+    runs = [run for profile in ("full", "short") for run in once(EXPERIMENT_OF[row.name], [row], profile)]
+    return next(iter(found(runs, folder)), None)
+
+
+def table_2(folder: Path = DATA):
+    """Table 2 as a pandas table: accuracy and sparsity [%] of both methods over the splits, and the paper's."""
+    import pandas as pd
+
+    rows = {}
+    for row in TABLE_2:
+        contents = found([run for run in runs_of_table_2("full") if run.row == row], folder)
+        for method, predictor, prefix in (("variational", "pruned", ""), ("L1", "L1", "L1 ")):
+            those = [content for content in contents if predictor in content["metrics"]]
+            rows[row.name, method] = {
+                "paper: accuracy [%]": published(PAPER, "table 2", row.name, f"{prefix}accuracy"),
+                "accuracy [%]": cell([100 - content["metrics"][predictor]["error"] for content in those], 1),
+                "paper: sparsity [%]": published(PAPER, "table 2", row.name, f"{prefix}sparsity"),
+                "sparsity [%]": cell([100 * share_removed(content, method) for content in those], 1),
+                "splits": len(those),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def share_removed(content: dict, method: str) -> float:
+    """The share of weights that are removed, 0..1, by the record of a run of Table 2."""
+    if method == "L1":
+        return content["L1"]["sparsity"]
+    return 1 - content["weights kept"] / content["weights"]
+
+
+def errors(rows: Iterable[Row], folder: Path = DATA):
+    """Test error [%] and weights per weight kept, ours and the paper's, of rows that are run once, as a pandas table."""
+    import pandas as pd
+
+    table = {}
+    for row in rows:
+        content = recorded(row, folder)
+        metrics = content["metrics"] if content else {}
+        pruned = content is not None and "weights kept" in content
+        table[row.name] = {
+            "paper: error [%]": published(PAPER, "errors", row.name),
+            **{f"error, {name} [%]": cell([metrics[name]["error"]] if name in metrics else []) for name in PREDICTORS},
+            "paper: fewer weights": f"{published(PAPER, 'compression', row.name)}×" if row.name in COMPRESSED else "",
+            "fewer weights": f"{content['weights'] / content['weights kept']:.0f}×" if pruned else "",
+            "profile": content["profile"] if content else "not run",
+        }
+    return pd.DataFrame.from_dict(table, orient="index")
+
+
+PREDICTORS = ("standard", "pruned")
+COMPRESSED = ("MNIST FC sparse", "CIFAR10 sparse, linear", "CIFAR10 sparse, all", LENET_300_100.name, LENET_5.name)
+
+
+def layers(row: Row, folder: Path = DATA):
+    """The share of weights that are removed from each layer [%] by the record of `row`, as a pandas table."""
+    import pandas as pd
+
+    content = recorded(row, folder)
+    if content is None:
+        return pd.DataFrame({"layer": [], "removed [%]": []})
+    sparsity = {name: round(100 * share, 2) for name, share in content["sparsity"].items()}
+    return pd.DataFrame({"layer": list(sparsity), "removed [%]": list(sparsity.values())})
