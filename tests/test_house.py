@@ -77,9 +77,10 @@ def pins(lock: str) -> list[Pin]:
 
 
 def requirements(pyproject: str) -> list[Requirement]:
-    """Those of the project and of all its extras."""
+    """Those of the project and of all its extras but `bench`, which `make bench` installs beside the lock."""
     project = tomllib.loads(pyproject)["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = project["optional-dependencies"]
+    lists = [project["dependencies"], *(extras[name] for name in extras if name != "bench")]
     return [Requirement(line) for lines in lists for line in lines]
 
 
