@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from helpers.dropconnect import DropConnect
 from helpers.functional import drops_in_forward
+from helpers.inputs import Inputs, call, each
 from helpers.masks import cheap_masks
 from helpers.variational import Variational
 
@@ -233,7 +234,7 @@ def require_gateable(layers: Mapping[str, nn.Module]) -> None:
         )
 
 
-def gate_shapes(model: nn.Module, x: Tensor) -> dict[str, torch.Size]:
+def gate_shapes(model: nn.Module, x: Inputs) -> dict[str, torch.Size]:
     """The shape of one example's gates in each stochastic layer, found by passing ``x[:1]`` through `model`.
 
     Returns
@@ -265,7 +266,7 @@ def gate_shapes(model: nn.Module, x: Tensor) -> dict[str, torch.Size]:
     hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         with deterministic(model), torch.no_grad():
-            model(x[:1].clone())  # which may work in place on it
+            call(model, each(lambda part: part[:1].clone(), x))  # which may work in place on it
     finally:
         for hook in hooks:
             hook.remove()

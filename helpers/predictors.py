@@ -145,7 +145,8 @@ def exact(
         raise ValueError(f'mean is "arithmetic" or "geometric", not {mean!r}')
     require_finite(x)
     layers = gates.require_stochastic_layers(model)
-    shapes = gates.gate_shapes(model, first_batch(model, x, 1))
+    with explained(model, x):
+        shapes = gates.gate_shapes(model, first_batch(model, x, 1))
     n = sum(shape.numel() for shape in shapes.values())
     if n > MAX_GATES:
         raise ValueError(
