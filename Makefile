@@ -10,7 +10,7 @@ READY := .venv/.installed
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks experiments lock clean
+.PHONY: help tour test lab notebooks experiments student grade site lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,12 @@ notebooks: $(READY)  ## Run every notebook from its .py and write its .ipynb wit
 
 experiments: $(READY)  ## Run the paper's experiments, or some of them: make experiments NAMES="mnist-lenet" (hours)
 	@.venv/bin/python -m helpers.experiments run $(NAMES)
+
+student: $(READY)  ## Write the edition for students, without solutions, to build/student
+	@.venv/bin/python -m helpers.course student
+
+grade: $(READY)  ## Grade what students handed in, as folder/STUDENT/NN_name.ipynb: make grade SUBMISSIONS=folder
+	@.venv/bin/python -m helpers.course grade "$(or $(SUBMISSIONS),$(error name the folder: make grade SUBMISSIONS=folder))"
 
 # Pins that still fit are kept, so that a new requirement moves nothing else. The extra `bench` stays out.
 EXTRAS := notebooks course site cluster tests

@@ -130,8 +130,9 @@ def linked(text: str) -> str:
 
 
 def links() -> None:
-    """Bring the links in README.md and in the notebooks up to date with pyproject.toml."""
-    for path in [ROOT / "README.md", *sorted(NOTEBOOKS.glob("*.py")), *sorted(NOTEBOOKS.glob("*.ipynb"))]:
+    """Bring the links in both README.md and in the notebooks up to date with pyproject.toml."""
+    notebooks = [path for pattern in ("*.md", "*.py", "*.ipynb") for path in sorted(NOTEBOOKS.glob(pattern))]
+    for path in [ROOT / "README.md", *notebooks]:
         before = path.read_text("utf-8")
         if (after := linked(before)) != before:
             write(path, after)
