@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from helpers.experiments import records
+from helpers.experiments import records, sparsity
 from helpers.experiments.cluster import perform_all
 from helpers.experiments.declared import EXPERIMENTS, PROFILES, REPETITIONS, Run, declared
 from helpers.experiments.running import perform
@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
             case "table":
                 for table in (records.left, records.right, records.placements):
                     print(table(asked.profile, asked.folder).to_string(), end="\n\n")
+                for table in (sparsity.table_2, sparsity.errors):
+                    print(table(folder=asked.folder).to_string(), end="\n\n")
             case "run":
                 require_device(asked.device)
                 run_all(runs, asked)

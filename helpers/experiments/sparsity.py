@@ -8,6 +8,7 @@ from helpers.experiments.variational import LENET_5, LENET_300_100, TABLE_2, TAB
 from helpers.experiments.variational import table_2 as runs_of_table_2
 
 PAPER = "Molchanov 2017"
+ROWS = (LENET_300_100, LENET_5, *TABLE_3, *TABLE_4)  # what is run once
 EXPERIMENT_OF = {
     **{row.name: "sparse-table-3" for row in TABLE_3},
     **{row.name: "sparse-table-4" for row in TABLE_4},
@@ -53,7 +54,7 @@ def share_removed(content: dict, method: str) -> float:
     return 1 - content["weights kept"] / content["weights"]
 
 
-def errors(rows: Iterable[Row], folder: Path = DATA):
+def errors(rows: Iterable[Row] = ROWS, folder: Path = DATA):
     """Test error [%] and weights per weight kept, ours and the paper's, of rows that are run once, as a pandas table."""
     import pandas as pd
 
