@@ -4,13 +4,14 @@
 PYTHON ?= python3
 UV ?= uv
 READY := .venv/.installed
+BENCH := .venv-bench/.installed
 
 # Threads that wait their turn asleep: on a machine that is doing something else too, PyTorch's busy waiting makes
 # everything many times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks experiments student grade site lock clean
+.PHONY: help tour test lab notebooks experiments student grade site bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,9 @@ student: $(READY)  ## Write the edition for students, without solutions, to buil
 grade: $(READY)  ## Grade what students handed in, as folder/STUDENT/NN_name.ipynb: make grade SUBMISSIONS=folder
 	@.venv/bin/python -m helpers.course grade "$(or $(SUBMISSIONS),$(error name the folder: make grade SUBMISSIONS=folder))"
 
+bench: $(BENCH)  ## Compare speed and memory with plain loops and other libraries: make bench NETWORKS="LeNet MLP"
+	@.venv-bench/bin/python -m tests.benchmarks.averaging $(NETWORKS)
+
 # Pins that still fit are kept, so that a new requirement moves nothing else. The extra `bench` stays out.
 EXTRAS := notebooks course site cluster tests
 lock:  ## Write requirements.lock anew from pyproject.toml (needs uv; newest versions: UPGRADE=--upgrade)
@@ -48,7 +52,7 @@ lock:  ## Write requirements.lock anew from pyproject.toml (needs uv; newest ver
 	$(UV) pip compile pyproject.toml --quiet $(EXTRAS:%=--extra %) --universal --python-version 3.11 \
 		--custom-compile-command "make lock" $(UPGRADE) -o requirements.lock
 
-clean:  ## Remove pages and caches; .venv and the data sets stay
+clean:  ## Remove pages and caches; environments and the data sets stay
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
@@ -67,4 +71,13 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --disable-pip-version-check -r requirements.lock
 	@.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $@
+
+# Beside what .venv holds, the libraries to compare with. Without them the table says so.
+$(BENCH): $(READY)
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -c "import sysconfig, pathlib; here = pathlib.Path(sysconfig.get_path('purelib')); \
+		(here / 'suite.pth').write_text(str(pathlib.Path('.venv').resolve() / here.relative_to(pathlib.Path('.venv-bench').resolve())))"
+	@.venv-bench/bin/python -m pip install --disable-pip-version-check -c requirements.lock -e ".[bench]" || \
+		echo "Not all libraries to compare with could be installed."
 	@touch $@

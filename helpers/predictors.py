@@ -12,11 +12,12 @@ A network of several inputs gets them as a tuple of tensors, for ``model(a, b)``
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from helpers import gates, moments, prefix
+from helpers import gates, moments, prefix, thinned
 from helpers.inputs import Inputs, call, each, parts, repeated, require_finite, size, split
 from helpers.seeding import seeded
 
@@ -68,6 +69,7 @@ def monte_carlo(
     *,
     output: Output = softmax,
     batch_size: int = BATCH,
+    shared_masks: bool = False,
 ) -> Tensor:
     """Monte Carlo dropout: the mean of `m` gated passes (Rota Bulò et al. 2016, eq. 4).
 
@@ -82,6 +84,10 @@ def monte_carlo(
     m : number of masks; the error falls as 1/√m.
     seed : makes the masks repeatable (on one machine, for one `batch_size`), leaving PyTorch's global random
         state alone; ``None`` draws from that state.
+    shared_masks : one mask per pass for all examples, so that dropped units need not be computed (`helpers.thinned`); for
+        networks that after their first gate have nothing but `nn.Dropout`, `nn.Linear` and activations. For each example
+        alone the average has the same distribution. But the examples' errors are no longer independent: they are all
+        off in the same direction, and what is averaged over examples keeps the error of `m` masks, however many they are.
 
     Returns
     -------
@@ -91,7 +97,10 @@ def monte_carlo(
     ------
     ValueError : if `model` has no stochastic layer, or code that might drop and never does; if `m` < 1; if `x` is empty
         or holds NaN or infinity; if `output` is the softmax and `model` returns no logits.
+    TypeError : if masks cannot be shared in `model`.
     """
+    if shared_masks:
+        return over_thinned_networks(model, x, m, seed, output, batch_size)
     return over_masks(model, x, m, seed, output, batch_size, transform=output)
 
 
@@ -232,6 +241,26 @@ def over_masks(
             return finish(total / m)
 
         return in_batches(mean, model, x, batch_size)
+
+
+def over_thinned_networks(
+    model: nn.Module, x: Inputs, m: int, seed: int | None, output: Output, batch_size: int
+) -> Tensor:
+    """The mean over `m` masks of `output`, each of which all examples meet."""
+    require_positive("the number of masks m", m)
+    require_finite(x)
+    with gates.sampling(model), seeded(seed, device_of(model)), explained(model, x):
+        halves = prefix.split(model, first_batch(model, x, batch_size))
+        thinned.require_thinnable(halves.layers)
+        h = in_batches(lambda batch: halves.before(batch)[0], model, x, batch_size).to(device_of(model))
+        with torch.no_grad():
+            passes = thinned.passes(halves.layers, h)
+            first = full_precision(next(passes))
+            require_logits(first, output)
+            total = output(first)
+            for z in islice(passes, m - 1):
+                total = total + output(full_precision(z))
+    return (total / m).to(parts(x)[0].device)
 
 
 def log(output: Output, logits: Tensor) -> Tensor:

@@ -34,12 +34,14 @@ class Parts:
     after : from that to what the network returns.
     varies : which of these values have a row for each example.
     folds : whether ``after(*copies(before(x), r))`` is r passes for each example, one round after the other.
+    layers : the second part as layers, each of which takes what the one before it returns; ``None`` if it is no such chain.
     """
 
     before: Callable[[Inputs], Sequence[Any]]
     after: Callable[..., Any]
     varies: Sequence[bool]
     folds: bool = True
+    layers: Sequence[nn.Module] | None = None
 
     def copies(self, values: Sequence[Any], times: int) -> list[Any]:
         """Copies of `values`, since what comes next may work in place on them, with all examples so many times."""
@@ -130,8 +132,6 @@ def traced(model: nn.Module, x: Inputs) -> Parts | None:
     if any(may_be_in_place(node, network) for node in rest):
         gated = rest  # then what comes later in the program must not be computed earlier
     first = [node for node in nodes if node not in set(gated)]
-    if not any(node.op.startswith("call") for node in first):
-        return None
     between = [node for node in first if any(user in set(gated) or user is output for user in node.users)]
     given = [node for node in first if node.op == "placeholder"]
     varying = set(reached(given, nodes))
@@ -139,7 +139,18 @@ def traced(model: nn.Module, x: Inputs) -> Parts | None:
         before=compiled(part(first[len(given) :], given, tuple(between)), network),
         after=compiled(part(gated, between, output.args[0]), network),
         varies=[node in varying for node in between],
+        layers=chain(between, gated, output, network),
     )
+
+
+def chain(
+    between: Sequence[fx.Node], gated: Sequence[fx.Node], output: fx.Node, network: nn.Module
+) -> list[nn.Module] | None:
+    """The `gated` nodes as layers in a row, if they are that."""
+    links = zip([*between, *gated], [*gated, output], strict=False)
+    if len(between) != 1 or any(node.args != (last,) or node.kwargs for last, node in links):
+        return None
+    return [network.get_submodule(node.target) for node in gated] if all(n.op == "call_module" for n in gated) else None
 
 
 def reached(start: Iterable[fx.Node], nodes: Iterable[fx.Node]) -> list[fx.Node]:
