@@ -99,6 +99,7 @@ def test_a_run_is_recorded_pruned_stored_and_distilled(tmp_path):
     small = sparse.load(network(), stored)
     assert sum(int(m.sum()) for m in variational.kept(small).values()) == content["weights kept"]
     assert len(stored.read_bytes()) == content["bytes"]["sparse"]
+    assert content["by threshold"]["3.0"]["error"] == content["metrics"]["pruned"]["error"]
     assert records.state(run, tmp_path) == "done"
 
     table = sparsity.errors([SMALL], tmp_path)

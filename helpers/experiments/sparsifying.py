@@ -1,6 +1,7 @@
 """Carrying out the runs of Molchanov et al. 2017: train a posterior, prune it, average it, distil it."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,10 @@ from helpers.experiments.variational import MASKS, MASKS_OF_IDEAL, Row, Run
 from helpers.files import replacing
 from helpers.seeding import seeded
 
-STUDENT = {"epochs": 30, "lr": 0.05, "batch_size": 64}  # of distillation, in a full run
+Score = Callable[[Tensor], dict[str, float]]
+
+STUDENT = {"epochs": 10, "lr": 0.05, "batch_size": 64}  # how students are distilled
+THRESHOLDS = (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)  # of log α; the row has one of its own, and these show what others do
 
 
 def settings(run: Run) -> dict:
@@ -70,7 +74,7 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
 
     small = variational.pruned(network.cpu(), run.row.threshold)
     metrics["pruned"] = score(predictors.standard(small, x))
-    found = {"metrics": metrics, **size(small, x, run, folder)}
+    found = {"metrics": metrics, **size(small, x, run, folder), "by threshold": by_threshold(network, x, score)}
     if run.row.data.endswith("digits"):
         metrics["L1"], found["L1"] = l1_logistic_regression(data, score)
     students = {"-".join(map(str, widths)): widths for widths in run.row.students}
@@ -115,8 +119,17 @@ def size(small: nn.Module, x: Tensor, run: Run, folder: Path) -> dict:
     }
 
 
+def by_threshold(network: nn.Module, x: Tensor, score: Score) -> dict[float, dict[str, float]]:
+    """{threshold of log α: scores of the pruned network, and how many weights it has for each one that is kept}."""
+    found = {}
+    for threshold in THRESHOLDS:
+        small = variational.pruned(network, threshold)
+        found[threshold] = {**score(predictors.standard(small, x)), "compression": variational.compression(small)}
+    return found
+
+
 def student_of(
-    network: nn.Module, widths: tuple[int, ...], run: Run, data: Data, score, progress: bool, path: Path
+    network: nn.Module, widths: tuple[int, ...], run: Run, data: Data, score: Score, progress: bool, path: Path
 ) -> dict:
     """A plain network of `widths`, distilled from the ideal variational predictor, and its scores and size."""
     with seeded(run.repetition, torch.device("cpu")):
@@ -167,7 +180,7 @@ def beside_noise(images: Tensor, random: torch.Generator) -> Tensor:
     return torch.cat([images, noise.round().clamp(0, 255).to(torch.uint8)], dim=-1)
 
 
-def l1_logistic_regression(data: Data, score) -> tuple[dict[str, float], dict]:
+def l1_logistic_regression(data: Data, score: Score) -> tuple[dict[str, float], dict]:
     """Scores and sparsity of scikit-learn's logistic regression with an L1 penalty, whose strength is cross-validated.
 
     Needs scikit-learn 1.8 or newer.
