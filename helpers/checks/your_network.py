@@ -1,0 +1,93 @@
+"""Checks of the exercises in notebook 10."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from helpers import bregman, predictors
+from helpers.checks import call, exercise, require
+
+
+def network_with_statistics(x: Tensor) -> nn.Sequential:
+    """A random network with six gates, and with BatchNorm, whose statistics training mode would change. It is so crooked
+    that on the inputs `x` [N, 4] the distances between its three averages are plain to see."""
+    while True:
+        model = nn.Sequential(
+            *(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5)),
+            *(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)),
+        ).eval()
+        with torch.no_grad():
+            model[1].running_mean.normal_()
+            for layer in (model[0], model[4], model[6]):
+                layer.weight.mul_(4)
+        right, *others = candidates(model, x)
+        if right > 0.3 and all(abs(other - right) > 0.25 * right for other in others):
+            return model
+
+
+def candidates(model: nn.Module, x: Tensor) -> list[float]:
+    """KL(ideal ‖ standard), its reverse, and KL(geometric mean ‖ standard): means over `x`, in nats."""
+    ideal, standard = predictors.exact(model, x), predictors.standard(model, x)
+    geometric = predictors.exact(model, x, "geometric")
+    pairs = ((ideal, standard), (standard, ideal), (geometric, standard))
+    return [bregman.kl(p, q).mean().item() for p, q in pairs]
+
+
+@exercise
+def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
+    """Check ``function(model, x, m)``: mean KL(ideal ‖ standard) over the inputs, a scalar."""
+    x, m = torch.randn(200, 4), 400
+    model = network_with_statistics(x)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    answer = call(function, model, x, m)
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    require(
+        not changed,
+        f"{changed[0] if changed else ''} of the network was changed: in training mode BatchNorm learns from whatever "
+        "passes through. `gates.sampling(model)` makes the gates random and nothing else.",
+    )
+    require(not model.training, "the network was left in training mode; put its mode back.")
+    require(answer.shape == (), f"expected one number, got {list(answer.shape)}: take the mean over the inputs.")
+    right, reverse, geometric = candidates(model, x)
+
+    def near(value: float) -> bool:
+        return abs(answer.item() - value) < 0.1 * abs(value)
+
+    require(not near(right * len(x)), "this is the sum over the inputs; take their mean.")
+    require(not near(-right), "the sign is the wrong way round: KL is never negative.")
+    require(not near(reverse), "this is KL(standard ‖ ideal): the ideal predictor is the first argument.")
+    require(not near(geometric), "the average is that of logits; average the probabilities.")
+    require(near(right), f"with all masks it is {right:.3f} nats, and your answer is {answer.item():.3f}.")
+    print("Correct: your gap agrees with the enumeration of all masks, and the network is as it was.")
+
+
+@exercise
+def risk(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """Check ``function(q, labels, coverage)``: the share of wrong answers among the surest inputs, a scalar."""
+    n = 200
+    q = (torch.randn(n, 5) * torch.rand(n, 1) * 4).double().softmax(-1)
+    labels = torch.where(torch.rand(n) < q.max(-1).values, q.argmax(-1), torch.randint(5, (n,)))
+    order, wrong = Categorical(q).entropy().argsort(), (q.argmax(-1) != labels).double()
+    for coverage in (0.5, 0.2, 1.0):
+        k = round(coverage * n)
+        answer = call(function, q, labels, coverage)
+        expected, surest = wrong[order[:k]].mean(), "the surest have the smallest entropy"
+        require(answer.shape == (), f"expected one number, got {list(answer.shape)}.")
+
+        def same(value: Tensor, answer: Tensor = answer) -> bool:
+            return bool((answer.double() - value).abs() < 1e-6)
+
+        right = same(expected)
+        require(right or not same(1 - expected), "this is the share of right answers.")
+        require(right or not same(wrong[order[-k:]].mean()), f"these are the inputs of most doubt; {surest}.")
+        require(right or not same(100 * expected), "this is in %; return a share between 0 and 1.")
+        require(right or not same(wrong[order[:k]].sum() / n), "divide by the number of inputs kept, not by all N.")
+        require(right or not same(wrong.mean()), "this is the error on all inputs; keep the surest alone.")
+        require(right, f"at a coverage of {coverage:g} it should be {expected:.3f}, and is {answer.item():.3f}.")
+    require(
+        bool(call(function, q, labels, 0.0).isfinite()),
+        "with a coverage of nearly zero no input is left: keep at least one.",
+    )
+    print("Correct: your risk agrees for three coverages.")

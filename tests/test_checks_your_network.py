@@ -1,0 +1,131 @@
+"""Each exercise's check accepts right answers in more than one style, and names what is wrong with wrong ones."""
+
+import pytest
+import torch
+from torch.distributions import Categorical
+from torch.nn.functional import kl_div
+
+from helpers import gates, predictors
+from helpers.checks import Unsolved
+from helpers.checks import your_network as checks
+
+SEEDS = pytest.mark.parametrize("seed", range(3))
+
+
+def kl(p, q):
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+
+
+def gap(model, x, m):
+    return kl(predictors.monte_carlo(model, x, m), predictors.standard(model, x)).mean()
+
+
+def gap_by_hand(model, x, m):
+    with torch.no_grad():
+        with gates.sampling(model):
+            ideal = sum(model(x).softmax(-1) for _ in range(m)) / m
+        return kl_div(model(x).log_softmax(-1), ideal, reduction="batchmean")
+
+
+def in_training_mode(model, x, m):
+    model.train()
+    with torch.no_grad():
+        ideal = sum(model(x).softmax(-1) for _ in range(m)) / m
+    model.eval()
+    return kl(ideal, predictors.standard(model, x)).mean()
+
+
+def left_in_training_mode(model, x, m):
+    answer = gap(model, x, m)
+    model.train()
+    return answer
+
+
+@SEEDS
+@pytest.mark.parametrize("answer", [gap, gap_by_hand, lambda model, x, m: gap(model, x, 2 * m).double()])
+def test_gap_accepts_right_answers(answer, seed, capsys):
+    torch.manual_seed(seed)
+    checks.gap(answer)
+    assert "Correct" in capsys.readouterr().out
+
+
+@SEEDS
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda model, x, m: None, "returns nothing yet"),
+        (in_training_mode, "BatchNorm learns"),
+        (left_in_training_mode, "put its mode back"),
+        (lambda model, x, m: kl(predictors.monte_carlo(model, x, m), predictors.standard(model, x)), "mean over"),
+        (lambda model, x, m: gap(model, x, m) * len(x), "sum over"),
+        (lambda model, x, m: -gap(model, x, m), "sign"),
+        (
+            lambda model, x, m: kl(predictors.standard(model, x), predictors.monte_carlo(model, x, m)).mean(),
+            "first argument",
+        ),
+        (
+            lambda model, x, m: kl(predictors.geometric(model, x, m), predictors.standard(model, x)).mean(),
+            "average the probabilities",
+        ),
+        (lambda model, x, m: kl(*[predictors.standard(model, x)] * 2).mean(), "with all masks"),
+        (lambda model, x, m: gap(model, x, 1), "with all masks"),
+    ],
+)
+def test_gap_says_what_is_wrong(answer, message, seed):
+    torch.manual_seed(seed)
+    with pytest.raises(Unsolved, match=message):
+        checks.gap(answer)
+
+
+def surest(q, coverage):
+    return Categorical(q).entropy().argsort()[: max(1, round(coverage * len(q)))]
+
+
+def risk(q, labels, coverage):
+    kept = surest(q, coverage)
+    return (q[kept].argmax(-1) != labels[kept]).float().mean()
+
+
+def risk_by_loop(q, labels, coverage):
+    entropies = [-sum(p * p.log() for p in row).item() for row in q]
+    kept = sorted(range(len(q)), key=entropies.__getitem__)[: max(1, round(coverage * len(q)))]
+    return torch.tensor(sum(int(q[i].argmax() != labels[i]) for i in kept) / len(kept))
+
+
+@SEEDS
+@pytest.mark.parametrize("answer", [risk, risk_by_loop])
+def test_risk_accepts_right_answers(answer, seed, capsys):
+    torch.manual_seed(seed)
+    checks.risk(answer)
+    assert "Correct" in capsys.readouterr().out
+
+
+def of_most_doubt(q, labels, coverage):
+    kept = Categorical(q).entropy().argsort(descending=True)[: round(coverage * len(q))]
+    return (q[kept].argmax(-1) != labels[kept]).float().mean()
+
+
+def none_left(q, labels, coverage):
+    kept = Categorical(q).entropy().argsort()[: round(coverage * len(q))]
+    return (q[kept].argmax(-1) != labels[kept]).float().mean()
+
+
+@SEEDS
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda q, labels, coverage: None, "returns nothing yet"),
+        (lambda q, labels, coverage: (q.argmax(-1) != labels).float(), "one number"),
+        (lambda q, labels, coverage: 1 - risk(q, labels, coverage), "right answers"),
+        (of_most_doubt, "most doubt"),
+        (lambda q, labels, coverage: 100 * risk(q, labels, coverage), "in %"),
+        (lambda q, labels, coverage: coverage * risk(q, labels, coverage), "by the number of inputs kept"),
+        (lambda q, labels, coverage: risk(q, labels, 1.0), "on all inputs"),
+        (lambda q, labels, coverage: risk(q, labels, coverage) + 0.123, "should be"),
+        (none_left, "at least one"),
+    ],
+)
+def test_risk_says_what_is_wrong(answer, message, seed):
+    torch.manual_seed(seed)
+    with pytest.raises(Unsolved, match=message):
+        checks.risk(answer)
