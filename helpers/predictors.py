@@ -25,12 +25,19 @@ Output = Callable[[Tensor], Tensor]
 
 BATCH = 64
 MAX_GATES = 20
+FEW_CLASSES = 50
 PASSES = 10  # that must not all return the same
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Probabilities from logits: [..., K] -> [..., K]."""
-    return logits.softmax(-1)
+    """Probabilities from logits: [..., K] -> [..., K].
+
+    Written out for few classes, where PyTorch's own takes four times as long on a processor.
+    """
+    if logits.shape[-1] > FEW_CLASSES:
+        return logits.softmax(-1)
+    e = (logits - logits.detach().amax(-1, keepdim=True)).exp()
+    return e / e.sum(-1, keepdim=True)
 
 
 def standard(model: nn.Module, x: Tensor, *, output: Output = softmax, batch_size: int = BATCH) -> Tensor:

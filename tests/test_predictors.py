@@ -111,6 +111,18 @@ def test_standard_is_the_network_whose_gates_are_their_means(case):
     np.testing.assert_allclose(predictors.standard(model, x).numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 2, 10, 50, 51, 200])
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e30])
+def test_softmax_and_its_gradient_are_those_of_scipy_and_pytorch(k, size):
+    torch.manual_seed(0)
+    z = (size * torch.randn(7, 3, k, dtype=torch.float64)).requires_grad_()
+    weights, p = torch.randn(7, 3, k, dtype=torch.float64), predictors.softmax(z)
+    np.testing.assert_allclose(p.detach().numpy(), np.exp(log_softmax(z.detach().numpy(), axis=-1)), atol=1e-14)
+    (found,) = torch.autograd.grad((p * weights).sum(), z)
+    (expected,) = torch.autograd.grad((z.softmax(-1) * weights).sum(), z)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
+
+
 def test_standard_needs_no_dropout():
     model, x = nn.Linear(4, K), torch.randn(2, 4)
     torch.testing.assert_close(predictors.standard(model, x), model(x).detach().softmax(-1))
