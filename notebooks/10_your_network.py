@@ -384,6 +384,9 @@ print("on digits both students beat the usual prediction:",
       max(apart["digits"][narrow], apart["digits"][wide]) < apart["digits"]["standard"])
 
 # %% [markdown]
+# Compare both with the row of the usual prediction. Where that is near the ensemble already, a student has nothing to
+# gain, and something to lose.
+#
 # Can doubt tell a stranger from a digit? For each measure, the probability that a random patch gets a higher value
 # than a random digit (the area under the ROC curve: 0.5 is chance, 1 is perfect). The mutual information is there
 # for the ensemble alone.
