@@ -45,6 +45,9 @@ grade: $(READY)  ## Grade what students handed in, as folder/STUDENT/NN_name.ipy
 bench: $(BENCH)  ## Compare speed and memory with plain loops and other libraries: make bench NETWORKS="LeNet MLP"
 	@.venv-bench/bin/python -m tests.benchmarks.averaging $(NETWORKS)
 
+site: $(READY)  ## Make web pages of the suite from the stored outputs, in build/site
+	@.venv/bin/python -m helpers.site
+
 # Pins that still fit are kept, so that a new requirement moves nothing else. The extra `bench` stays out.
 EXTRAS := notebooks course site cluster tests
 lock:  ## Write requirements.lock anew from pyproject.toml (needs uv; newest versions: UPGRADE=--upgrade)
