@@ -63,10 +63,11 @@ def errors(rows: Iterable[Row] = ROWS, folder: Path = DATA):
         content = recorded(row, folder)
         metrics = content["metrics"] if content else {}
         pruned = content is not None and "weights kept" in content
+        compressed = row.name in COMPRESSED
         table[row.name] = {
             "paper: error [%]": published(PAPER, "errors", row.name),
             **{f"error, {name} [%]": cell([metrics[name]["error"]] if name in metrics else []) for name in PREDICTORS},
-            "paper: fewer weights": f"{published(PAPER, 'compression', row.name)}×" if row.name in COMPRESSED else "",
+            "paper: fewer weights": f"{float(published(PAPER, 'compression', row.name)):.0f}×" if compressed else "",
             "fewer weights": f"{content['weights'] / content['weights kept']:.0f}×" if pruned else "",
             "profile": content["profile"] if content else "not run",
         }
