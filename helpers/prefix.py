@@ -21,7 +21,6 @@ from helpers.seeding import seeded
 
 log = logging.getLogger(__name__)
 
-
 VALUES = 2**19  # that enter the second part in a pass: half or twice as many take up to a tenth longer on a processor
 ROWS = 2**13  # in a pass at most: behind a narrow second part there may be a wide layer
 
@@ -33,14 +32,15 @@ class Parts:
     before : from inputs to what the second part needs of the first.
     after : from that to what the network returns.
     varies : which of these values have a row for each example.
-    folds : whether ``after(*copies(before(x), r))`` is r passes for each example, one round after the other.
+    folds : whether ``after(*copies(before(x), r))`` is r passes for each example, one round after the other. It is not
+        where examples are no rows, or where a mask is drawn for all rows together (dropout of weights, of position tables).
     layers : the second part as layers, each of which takes what the one before it returns; ``None`` if it is no such chain.
     """
 
     before: Callable[[Inputs], Sequence[Any]]
     after: Callable[..., Any]
     varies: Sequence[bool]
-    folds: bool = True
+    folds: bool = False
     layers: Sequence[nn.Module] | None = None
 
     def copies(self, values: Sequence[Any], times: int) -> list[Any]:
@@ -53,8 +53,8 @@ class Parts:
         tensors = [
             part for v, varies in zip(values, self.varies, strict=True) if varies and is_inputs(v) for part in parts(v)
         ]
-        n = max(len(part) for part in tensors)
-        rows = min(ROWS, VALUES * n // sum(part.numel() for part in tensors))
+        n = max((len(part) for part in tensors), default=1)
+        rows = min(ROWS, VALUES * n // max(1, sum(part.numel() for part in tensors)))
         most = max(1, rows // n) if self.folds else 1
         for start in range(0, m, most):
             yield min(most, m - start)
@@ -75,14 +75,12 @@ def split(model: nn.Module, x: Inputs) -> Parts:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
         try:
-            found = traced(model, x)
-            if found is None:
-                return whole(model)
+            found, meets_gates = traced(model, x)
             twins = repeated(each(lambda part: part[:1], x), 2)
             with seeded(0, device):
                 expected = call(model, repeated(twins, 1))
             with seeded(0, device):
-                why_not = difference(found, expected, twins, device)
+                why_not = trial(found, meets_gates, expected, twins, device)
         except Exception as error:  # whatever a network of somebody else's does when it meets symbols
             why_not = repr(error)
     if why_not is None:
@@ -113,8 +111,9 @@ class Tracer(fx.Tracer):
         return gates.is_stochastic(module) and not (functional.drops_in_forward(module) and any(module.children()))
 
 
-def traced(model: nn.Module, x: Inputs) -> Parts | None:
-    """The two parts of `model`, not yet tried; ``None`` if there is nothing to compute in the first."""
+def traced(model: nn.Module, x: Inputs) -> tuple[Parts, Callable]:
+    """The two parts of `model`, not yet tried, and what returns the inputs of all gates where the second part returns the
+    outputs."""
     # Following a network leaves symbols in whatever it stores on itself, hence in a copy; it shares tensors and layers.
     memo = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     tracer = Tracer()
@@ -125,9 +124,10 @@ def traced(model: nn.Module, x: Inputs) -> Parts | None:
     graph = tracer.trace(network)
 
     nodes, output = list(graph.nodes)[:-1], list(graph.nodes)[-1]
-    gated = reached([node for node in nodes if draws(node, network)], nodes)
-    if not gated:
-        return None
+    drawing = [node for node in nodes if draws(node, network)]
+    if not drawing:
+        raise ValueError("none of its gates is met on the way")
+    gated = reached(drawing, nodes)
     rest = nodes[nodes.index(gated[0]) :]
     if any(may_be_in_place(node, network) for node in rest):
         gated = rest  # then what comes later in the program must not be computed earlier
@@ -135,12 +135,14 @@ def traced(model: nn.Module, x: Inputs) -> Parts | None:
     between = [node for node in first if any(user in set(gated) or user is output for user in node.users)]
     given = [node for node in first if node.op == "placeholder"]
     varying = set(reached(given, nodes))
-    return Parts(
+    meets_gates = part(gated[: gated.index(drawing[-1])], between, tuple(node.all_input_nodes[0] for node in drawing))
+    parts = Parts(
         before=compiled(part(first[len(given) :], given, tuple(between)), network),
         after=compiled(part(gated, between, output.args[0]), network),
         varies=[node in varying for node in between],
         layers=chain(between, gated, output, network),
     )
+    return parts, compiled(meets_gates, network)
 
 
 def chain(
@@ -195,8 +197,8 @@ def compiled(graph: fx.Graph, network: nn.Module) -> Callable:
     return partial(scope["forward"], network)
 
 
-def difference(found: Parts, expected: Any, twins: Inputs, device: torch.device) -> str | None:
-    """What speaks against parts, if anything does, when they see the same example twice. Sets ``found.folds``."""
+def trial(found: Parts, meets_gates: Callable, expected: Any, twins: Inputs, device: torch.device) -> str | None:
+    """What speaks against parts, if anything does, when they see an example twice. Sets ``found.folds``."""
     state = random_state(device)
     values = found.before(repeated(twins, 1))
     if not torch.equal(random_state(device), state):
@@ -204,7 +206,9 @@ def difference(found: Parts, expected: Any, twins: Inputs, device: torch.device)
     if not same(found.after(*found.copies(values, 1)), expected):
         return "in two parts it returns something else"
     of_one = found.before(each(lambda part: part[:1].clone(), twins))
-    found.folds = same(found.copies(of_one, 2), found.copies(values, 1))
+    if same(found.copies(of_one, 2), found.copies(values, 1)):  # two copies of one are two
+        once, twice = (meets_gates(*found.copies(of_one, times)) for times in (1, 2))
+        found.folds = all(b.shape == (2 * a.shape[0], *a.shape[1:]) for a, b in zip(once, twice, strict=True))
     return None
 
 

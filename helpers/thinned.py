@@ -25,7 +25,7 @@ def require_thinnable(layers: Sequence[nn.Module] | None) -> None:
     Raises
     ------
     TypeError : if there is anything but `nn.Dropout`, `nn.Linear` and activations; if a gate's units are not left out by
-        a linear layer, because an activation makes something else of their zeros, or because they are the outputs.
+        a linear layer, because an activation makes something else of their zeros, or because they are the outputs; if a layer has a hook.
     """
     if layers is None:
         raise TypeError(
@@ -39,6 +39,8 @@ def require_thinnable(layers: Sequence[nn.Module] | None) -> None:
                 f"masks cannot be shared in a network with {type(layer).__name__} after its first gate, only where there are "
                 "nn.Dropout, nn.Linear and activations of single units: leave out shared_masks."
             )
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise TypeError(f"a {type(layer).__name__} has a hook, which expects all units: leave out shared_masks.")
         if left_out and isinstance(layer, ACTIVATIONS) and layer(torch.zeros(1)).any():
             raise TypeError(
                 f"{type(layer).__name__} makes something of units that are dropped: leave out shared_masks."

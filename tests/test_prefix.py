@@ -127,6 +127,30 @@ class Positions(nn.Module):
         return self.head(self.drop(x + table) + table)
 
 
+class DropsWeights(nn.Module):
+    """Draws one mask of weights for all examples of a pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 6), nn.Linear(6, K)
+
+    def forward(self, x):
+        return F.linear(self.body(x).tanh(), F.dropout(self.head.weight, 0.5, self.training), self.head.bias)
+
+
+class DropsPositions(nn.Module):
+    """Drops a table that belongs to no example, besides what belongs to each."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.drop, self.inner = nn.Embedding(5, 6), nn.Dropout(0.5), nn.Dropout(0.5)
+        self.body, self.head = nn.Linear(6, 6), nn.Linear(30, K)
+
+    def forward(self, x):
+        h = self.inner(self.body(x)) + self.drop(self.table(torch.arange(x.shape[1])))
+        return self.head(h.flatten(1))
+
+
 class Branching(nn.Module):
     """Its path depends on its input."""
 
@@ -220,6 +244,8 @@ NETWORKS = {
     "steps first": (StepsFirst, STEPS, "body"),
     "counts": (CountsItsExamples, VECTOR, "body"),
     "positions": (Positions, VECTOR, None),
+    "drops weights": (DropsWeights, VECTOR, "body"),
+    "drops positions": (DropsPositions, STEPS, None),
     "LSTM": (lambda: Encoder(nn.LSTM(6, 4, batch_first=True)), STEPS, "recurrent"),
     "LSTM with dropout": (lambda: Encoder(nn.LSTM(6, 4, 2, dropout=0.5, batch_first=True)), STEPS, None),
     "DropPath": (lambda: nn.Sequential(linear(), DropPath(), nn.Linear(6, K)), VECTOR, "0"),
@@ -315,7 +341,9 @@ def test_what_the_gates_do_not_reach_is_computed_once_and_each_copy_meets_gates_
 def test_with_their_gates_at_rest_all_copies_are_the_deterministic_pass(case):
     """Where gates are layers: then the copies stand in the right order, and nothing has mixed two examples."""
     model, x, _ = case
-    if isinstance(model, Functional | Noisy) or any(isinstance(module, DropPath) for module in model.modules()):
+    if isinstance(model, Functional | Noisy | DropsWeights) or any(
+        isinstance(module, DropPath) for module in model.modules()
+    ):
         pytest.skip("its parts were traced while it drops")
     with gates.sampling(model):
         parts = prefix.split(model, x)
@@ -326,7 +354,11 @@ def test_with_their_gates_at_rest_all_copies_are_the_deterministic_pass(case):
 
 
 @pytest.mark.parametrize(
-    ("name", "folds"), [("steps first", False), ("counts", False), ("ViT", True), ("positions", True)]
+    ("name", "folds"),
+    [
+        *(("steps first", False), ("counts", False), ("ViT", True), ("positions", True), ("residual", True)),
+        *(("drops weights", False), ("drops positions", False), ("control flow", False), ("functional", True)),
+    ],
 )
 def test_copies_are_made_only_where_examples_are_rows(name, folds):
     make, shape, _ = NETWORKS[name]

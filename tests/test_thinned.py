@@ -145,6 +145,12 @@ class TwoHeads(nn.Module):
         return self.a(h) + self.b(h)
 
 
+def hooked():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, K))
+    model[2].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
@@ -162,10 +168,11 @@ class TwoHeads(nn.Module):
         (nn.Sequential(nn.Linear(6, 6), DropConnect(6, K)), (6,), "with DropConnect after"),
         (nn.Sequential(nn.Dropout(0.5), nn.Linear(6, K)), (2, 6), r"not \[5, 2, 6\]"),
         (TwoHeads(), (6,), "is another"),
+        (hooked(), (6,), "a Linear has a hook"),
         (nn.Sequential(nn.Dropout(0.5), nn.Sigmoid(), nn.Linear(6, K)), (6,), "Sigmoid makes something of units"),
         (nn.Sequential(nn.Dropout(0.5), nn.Linear(6, K), nn.Dropout(0.5)), (6,), "outputs themselves are dropped"),
     ],
-    ids=["LayerNorm", "Softmax", "convolutions", "connections", "not units", "two heads", "Sigmoid", "outputs"],
+    ids=["LayerNorm", "Softmax", "convolutions", "connections", "not units", "two heads", "hook", "Sigmoid", "outputs"],
 )
 def test_other_networks_are_refused(model, shape, message):
     with pytest.raises(TypeError, match=message):
