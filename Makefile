@@ -11,7 +11,7 @@ BENCH := .venv-bench/.installed
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks experiments student grade site bench lock clean
+.PHONY: help tour test browser lab notebooks experiments student grade site bench lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,9 @@ test: $(READY)  ## Check style, run the unit tests, and run every notebook again
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pytest -n auto --dist loadfile tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -p tests.nbval_guard --nbval-lax notebooks/*.ipynb
+
+browser: $(READY)  ## Run every notebook in JupyterLab in a real browser, and move its widgets (needs Chromium)
+	.venv/bin/python -m pytest -m browser tests
 
 # Jupyter starts above notebooks/, where jupytext finds its settings in pyproject.toml.
 lab: $(READY)  ## Open the notebooks in JupyterLab

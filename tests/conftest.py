@@ -1,5 +1,24 @@
-"""One thread: for networks as small as those of the tests a second one costs more than it computes."""
+"""What all tests share: one thread, and a browser where there is one."""
 
+import shutil
+
+import pytest
 import torch
 
+# For networks as small as those of the tests a second thread costs more than it computes.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium: the system's, or the one that Playwright installed. Without one the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with playwright.sync_playwright() as running:
+        try:
+            browser = running.chromium.launch(executable_path=system, args=options, timeout=120_000)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium can be started (apt-get install chromium): {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()

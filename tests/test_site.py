@@ -135,3 +135,16 @@ def test_a_figure_is_described_by_its_heading_and_by_the_function_that_draws_it(
         "The figure of x: How the mean of m gated predictions nears the ideal.",
         "The figure of x",
     ]
+
+
+@pytest.mark.browser
+def test_on_a_phone_no_page_is_wider_than_the_screen(chromium, built, soups):
+    page = chromium.new_page(viewport={"width": 390, "height": 800})
+    page.route("http*://**", lambda route: route.abort())
+    wide = []
+    for path in soups:
+        page.goto(path.as_uri())
+        if page.evaluate("document.documentElement.scrollWidth") > 390:
+            wide.append(path.name)
+    page.close()
+    assert wide == []
