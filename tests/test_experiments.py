@@ -193,6 +193,8 @@ def test_every_record_in_the_repository_can_be_read_and_was_declared():
         assert content["profile"] == run.profile
         assert content["row"] == run.row.name
         assert not content["commit"].endswith("+"), "made by code that was in no commit"
+        if not isinstance(run, Run):
+            continue  # test_variational_experiments.py has the settings of the others
         assert content["settings"]["network"] == repr(run.row.network())
         assert content["settings"]["training"]["epochs"] == run.schedule(run.row.epochs, run.row.lr)["epochs"]
 

@@ -5,6 +5,7 @@ Statistical tests have fixed seeds and bounds of six standard errors, which righ
 
 import copy
 import math
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.integrate import quad
+from scipy.integrate import IntegrationWarning, quad
 from scipy.stats import norm
 from torch import nn
 
@@ -31,11 +32,14 @@ def divergence_by_quadrature(log_alpha):
         return norm.pdf(z) * math.log(abs(1 + scale * z))
 
     ends = sorted({-38.0, max(-38.0, -1 / scale), 0.0, 38.0})  # the logarithm's singularity is at an end
-    expectation = sum(quad(integrand, a, b, limit=300, epsabs=1e-9)[0] for a, b in pairwise(ends))
+    expectation = sum(quad(integrand, a, b, limit=300)[0] for a, b in pairwise(ends))
     return expectation - log_alpha / 2 + (np.euler_gamma + math.log(2)) / 2
 
 
-TRUTH = torch.tensor([divergence_by_quadrature(a) for a in GRID.tolist()], dtype=torch.float64)
+# Where the mass is far from the singularity, QUADPACK warns that it cannot judge its own error; kl_exact judges it below.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", IntegrationWarning)
+    TRUTH = torch.tensor([divergence_by_quadrature(a) for a in GRID.tolist()], dtype=torch.float64)
 
 
 # ---- the divergence -------------------------------------------------------------------------------------------------

@@ -108,6 +108,17 @@ def test_a_run_is_recorded_pruned_stored_and_distilled(tmp_path):
     assert list(sparsity.layers(SMALL, tmp_path)["layer"]) == ["1", "3"]
 
 
+def test_every_record_in_the_repository_has_the_settings_that_are_declared():
+    declared_runs = {run.name: run for make in runs.EXPERIMENTS.values() for run in make("full")}
+    paths = sorted((records.DATA / "runs").glob("sparse*.full.json"))
+    assert paths
+    for path in paths:
+        recorded = records.read(path)["settings"]
+        expected = json.loads(json.dumps(sparsifying.settings(declared_runs[path.stem])))
+        for name in ("epochs", "warm_up", "data", "lr", "batch_size", "threshold", "kl", "network", "students"):
+            assert recorded[name] == expected[name]
+
+
 def test_a_network_without_a_posterior_is_trained_by_algorithm_1(tmp_path):
     row = replace(SMALL, kinds=None, lr=0.05)
     content = perform(runs.Run("sparse", row, 1, "full"), progress=False, folder=tmp_path)
