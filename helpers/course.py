@@ -69,9 +69,9 @@ for module in (helpers.checks, checks):
 ### END HIDDEN TESTS
 """
 
-# Graded notebooks run in copies of a process that has imported all of this already, where the system can make such.
+# Where the system can, graded notebooks are run by copies of a process that has imported what is slow to import.
 PROCESSES = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-PROCESSES.set_forkserver_preload(["helpers.course"])
+PROCESSES.set_forkserver_preload(["nbgrader.converters", "helpers.pages", "pandas"])
 
 
 # ---- Exercises ----------------------------------------------------------------------------------------------------
@@ -208,6 +208,7 @@ def autograde(job: Path, name: str, limits: Limits) -> None:
     config = Config()
     config.CourseDirectory.root = str(job)
     config.Execute.timeout = limits.cell
+    config.Execute.extra_arguments = ["--log-level=ERROR"]  # no warnings about a kernel that only this process talks to
     # nbgrader takes any word on stderr for a failure: a warning, or a progress bar.
     config.IgnorePattern.enabled, config.IgnorePattern.pattern = True, "."
     config.Autograde.autograde_preprocessors = [
