@@ -204,6 +204,7 @@ def autograde(job: Path, name: str, limits: Limits) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
+    os.environ.setdefault("OMP_NUM_THREADS", "2")  # one notebook for every two processors
     os.environ["PYTHONPATH"] = str(ROOT)  # so that a notebook whose set-up was deleted finds `helpers` too
     config = Config()
     config.CourseDirectory.root = str(job)
