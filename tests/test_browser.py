@@ -3,6 +3,7 @@
 Three notebooks by default; ``make browser`` takes them all. After a failure ``build/browser`` has a picture of the page.
 """
 
+import json
 import os
 import re
 import secrets
@@ -10,8 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import nbformat
 import pytest
@@ -28,20 +30,57 @@ MINUTES = 60_000  # Playwright counts in milliseconds; limits are for a machine 
 SETTINGS = {"@jupyterlab/notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}'}
 
 
+@dataclass
+class Lab:
+    """A JupyterLab over the student edition."""
+
+    port: int
+    token: str
+
+    def ask(self, method, place, **body):
+        """What the server answers, as JSON."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api{place}",
+            method=method,
+            data=json.dumps(body).encode() if body else None,
+            headers={"Authorization": f"token {self.token}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.loads(reply.read() or "null")
+
+    def runs(self):
+        try:
+            return "version" in self.ask("GET", "")
+        except (OSError, ValueError):
+            return False
+
+    @contextmanager
+    def kernel(self, name):
+        """A kernel for a notebook. It is there before the page is: JupyterLab may start two, and keep the second."""
+        path = f"notebooks/{name}.ipynb"
+        session = self.ask("POST", "/sessions", path=path, name=name, type="notebook", kernel={"name": "python3"})
+        try:
+            yield f"http://127.0.0.1:{self.port}/lab/tree/{path}?token={self.token}&reset"
+        finally:
+            self.ask("DELETE", f"/sessions/{session['id']}")
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a JupyterLab over the student edition, up to the path of a notebook."""
     folder = tmp_path_factory.mktemp("lab")
     course.student(folder / "student")
     for name, text in SETTINGS.items():
         pages.write(folder / "settings" / name, text)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex()
+        started = Lab(free.getsockname()[1], secrets.token_hex())
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
-        *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
+        *(
+            f"--ServerApp.port={started.port}",
+            "--ServerApp.port_retries=0",
+            f"--IdentityProvider.token={started.token}",
+        ),
         *(f"--ServerApp.root_dir={folder / 'student'}", "--LabApp.news_url=None"),
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
@@ -51,22 +90,14 @@ def lab(tmp_path_factory):
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 180
-        while not answers(f"http://127.0.0.1:{port}/api?token={token}"):
+        while not started.runs():
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"JupyterLab did not start:\n{(folder / 'log.txt').read_text()}")
             time.sleep(0.5)
-        yield lambda name: f"http://127.0.0.1:{port}/lab/tree/notebooks/{name}.ipynb?token={token}&reset"
+        yield started
     finally:
         server.terminate()  # and with it its kernels
         server.wait(60)
-
-
-def answers(address):
-    try:
-        with urllib.request.urlopen(address, timeout=10) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
 
 
 @pytest.fixture
@@ -132,20 +163,20 @@ def move(page, handle, patience=60):
     "name", [pytest.param(name, marks=() if name in BRIEF else pytest.mark.slow) for name in NOTEBOOKS]
 )
 def test_a_notebook_runs_and_each_of_its_widgets_moves_its_figure(lab, page, name):
-    run_all(page, lab(name))
-    assert complaints(page) == []
-
     source = nbformat.read(pages.NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    shown = sum(len(re.findall(r"\bwidgets\.\w+\(", cell.source)) for cell in source.cells if cell.cell_type == "code")
-    boxes = page.locator(".jp-Notebook .widget-vbox")
-    assert boxes.count() == shown >= 1
+    code = [cell.source for cell in source.cells if cell.cell_type == "code"]
+    with lab.kernel(name) as address:
+        run_all(page, address)
+        assert complaints(page) == []
+        unsolved = page.get_by_text(re.compile("^Not yet: "))
+        assert unsolved.count() == sum("### BEGIN SOLUTION" in cell for cell in code)
 
-    handles = page.locator(".jp-Notebook .noUi-handle")
-    assert handles.count() >= shown
-    assert [number for number in range(handles.count()) if not move(page, handles.nth(number))] == []
-    assert complaints(page) == []
-    unsolved = page.get_by_text(re.compile("^Not yet: "))
-    assert unsolved.count() == sum("### BEGIN SOLUTION" in cell.source for cell in source.cells)
+        widgets = page.locator(".jp-Notebook .widget-vbox")
+        assert widgets.count() == sum(len(re.findall(r"\bwidgets\.\w+\(", cell)) for cell in code) >= 1
+        handles = page.locator(".jp-Notebook .noUi-handle")
+        assert handles.count() >= widgets.count()
+        assert [number for number in range(handles.count()) if not move(page, handles.nth(number))] == []
+        assert complaints(page) == []
 
 
 # A slider as ipywidgets draws one, above a figure that is another one after each key, or stays as it was.
