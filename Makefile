@@ -45,8 +45,9 @@ student: $(READY)  ## Write the edition for students, without solutions, to buil
 grade: $(READY)  ## Grade what students handed in, as folder/STUDENT/NN_name.ipynb: make grade SUBMISSIONS=folder
 	@.venv/bin/python -m helpers.course grade "$(or $(SUBMISSIONS),$(error name the folder: make grade SUBMISSIONS=folder))"
 
+# For a machine that does nothing else, with the busy waiting that every method has by default.
 bench: $(BENCH)  ## Compare speed and memory with plain loops and other libraries: make bench NETWORKS="LeNet MLP"
-	@.venv-bench/bin/python -m tests.benchmarks.averaging $(NETWORKS)
+	@env -u OMP_WAIT_POLICY .venv-bench/bin/python -m tests.benchmarks.averaging $(NETWORKS)
 
 site: $(READY)  ## Make web pages of the suite from the stored outputs, in build/site
 	@.venv/bin/python -m helpers.site

@@ -2,8 +2,8 @@
 
 There, `torch.nn.functional.dropout` spends about ten nanoseconds on each gate, which is half of the time of a
 network that drops early layers. Raw random bits cost a tenth of that, and a gate needs only one number with few
-bits: one where the rate is a half and gates are many, eight where it is a multiple of 1/256, otherwise sixteen, which hit any rate to within
-8e-6.
+bits: one where the rate is a half, eight where it is a multiple of 1/256, otherwise sixteen, which hit any rate to
+within 8e-6.
 """
 
 import math
@@ -16,25 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-MANY = 2**15  # gates, from which on taking bytes apart costs less than drawing eight times as many
+TWO = 0x40000000  # the one bit that is set in 2.0 as a float32
+SHIFTS = torch.arange(31, dtype=torch.int32)[:, None]  # by which each bit of an int32 but the sign gets there
 
 
-def keep(shape: Sequence[int], p: float) -> Tensor:
-    """A CPU tensor of `shape`, each entry independently 1 with probability 1 - p and otherwise 0, for 0 < p < 1; int8 or
-    int16."""
+def inverted(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A CPU tensor of `shape` that drops units and rescales the others: each entry independently 1 / (1 - p) with
+    probability 1 - p and otherwise 0, for 0 < p < 1."""
     n = math.prod(shape)
-    if p == 0.5 and n >= MANY:  # a bit for each gate: the first eighth has the lowest bit of all bytes, and so on
-        words = random_words(n)
-        mask = torch.empty(8, 8 * len(words), dtype=torch.int8)
-        for bit, row in enumerate(mask):
-            torch.bitwise_right_shift(words.view(torch.int8), bit, out=row)
-        return mask.bitwise_and_(1).view(-1)[:n].view(tuple(shape))
+    if p == 0.5:
+        bits = random_words(32 * -(-n // 31)).view(torch.int32).bitwise_left_shift(SHIFTS)
+        return bits.bitwise_and_(TWO).view(torch.float32).view(-1)[:n].view(tuple(shape)).to(dtype)
     kind, bits = (torch.int8, 8) if float(p * 256).is_integer() else (torch.int16, 16)
     numbers = random_words(n * bits).view(kind)[:n].view(tuple(shape))  # uniform over the integers of `bits` bits
     dropped = min(round(p * 2**bits), 2**bits - 1)  # of the 2^bits integers; one at least is kept, for want of a 2^bits
-    return numbers.ge_(
-        dropped - 2 ** (bits - 1)
-    )  # in place: several times faster than a comparison that makes booleans
+    # In place: several times faster than a comparison that makes booleans.
+    return numbers.ge_(dropped - 2 ** (bits - 1)).to(dtype).mul_(1 / (1 - p))
 
 
 def random_words(bits: int) -> Tensor:
@@ -43,21 +40,29 @@ def random_words(bits: int) -> Tensor:
     return torch.empty(-(-bits // 64), dtype=torch.int64).random_(-(2**63), None)
 
 
-def keep_like(input: Tensor, dimensions: int | None, p: float) -> Tensor:
-    """A 0/1 tensor in `input`'s type that broadcasts against it, with a gate for each entry of the first `dimensions`
+def inverted_like(input: Tensor, dimensions: int | None, p: float) -> Tensor:
+    """`inverted` in `input`'s type such that it broadcasts against it, with a gate for each entry of the first `dimensions`
     (all of them for ``None``) and in the same memory layout: multiplying two layouts is several times slower."""
     if dimensions is not None:
         shape = input.shape[:dimensions]
-        return keep(shape, p).to(input.dtype).view(*shape, *[1] * (input.ndim - dimensions))
-    mask = keep((input.numel(),), p).to(input.dtype)
+        return inverted(shape, p, input.dtype).view(*shape, *[1] * (input.ndim - dimensions))
+    mask = inverted((input.numel(),), p, input.dtype)
     if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
         n, c, h, w = input.shape
         return mask.view(n, h, w, c).permute(0, 3, 1, 2)
     return mask.view(input.shape)
 
 
+def dropped_copies(x: Tensor, p: float, times: int) -> Tensor:
+    """So many copies of `x` [N, ...] as [times * N, ...], one round after the other, each with gates of its own.
+
+    What `F.dropout` makes of copies, but the copies are not made first: that takes longer than drawing their gates.
+    """
+    return inverted((times, *x.shape), p, x.dtype).mul_(x).flatten(0, 1)
+
+
 class CheapMasks(TorchFunctionMode):
-    """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `keep`.
+    """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `inverted`.
 
     This reaches every network, whether it holds dropout layers or calls the functions itself. Everything else,
     rates 0 and 1 and tensors on a GPU included, is left to PyTorch.
@@ -75,7 +80,7 @@ class CheapMasks(TorchFunctionMode):
         batched = input.ndim == DIMENSIONS_WITH_BATCH.get(function, input.ndim)
         if not (training and 0 < p < 1 and input.device.type == "cpu" and input.is_floating_point() and batched):
             return function(input, p, training, inplace)
-        mask = keep_like(input, GATE_DIMENSIONS[function], p).mul_(1 / (1 - p))
+        mask = inverted_like(input, GATE_DIMENSIONS[function], p)
         if inplace:
             return input.mul_(mask)
         if mask.shape != input.shape or (torch.is_grad_enabled() and input.requires_grad):

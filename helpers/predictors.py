@@ -240,7 +240,7 @@ def over_masks(
         def mean(batch: Inputs) -> Tensor:
             values, n, total = halves.before(batch), size(batch), None
             for masks in halves.rounds(values, m):
-                z = full_precision(halves.after(*halves.copies(values, masks)))
+                z = full_precision(halves.passes(values, masks))
                 if total is None:
                     require_logits(z, output)
                 added = transform(z).unflatten(0, (masks, n)).sum(0)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from helpers import functional, gates
+from helpers import functional, gates, masks
 from helpers.inputs import Inputs, call, each, is_inputs, parts, repeated
 from helpers.seeding import seeded
 
@@ -48,6 +48,15 @@ class Parts:
         pairs = zip(values, self.varies, strict=True)
         return [repeated(v, times if varies else 1) if is_inputs(v) else v for v, varies in pairs]
 
+    def passes(self, values: Sequence[Any], times: int) -> Any:
+        """So many passes for each example: the second part of copies of `values`."""
+        if self.layers is None or not self.folds or not is_cheap_gate(self.layers[0], values[0]):
+            return self.after(*self.copies(values, times))
+        h = masks.dropped_copies(values[0], self.layers[0].p, times)
+        for layer in self.layers[1:]:
+            h = layer(h)
+        return h
+
     def rounds(self, values: Sequence[Any], m: int) -> Iterator[int]:
         """`m` masks for each example as the numbers of masks to take in each pass, so that a pass stays in the cache."""
         tensors = [
@@ -58,6 +67,13 @@ class Parts:
         most = max(1, rows // n) if self.folds else 1
         for start in range(0, m, most):
             yield min(most, m - start)
+
+
+def is_cheap_gate(layer: nn.Module, x: Any) -> bool:
+    """Whether `layer`, when it samples, makes of copies of `x` what `masks.dropped_copies` makes of `x`."""
+    if type(layer) is not nn.Dropout or not 0 < layer.p < 1 or layer._forward_hooks or layer._forward_pre_hooks:
+        return False
+    return isinstance(x, Tensor) and x.device.type == "cpu" and x.is_floating_point() and x.is_contiguous()
 
 
 def whole(model: nn.Module) -> Parts:

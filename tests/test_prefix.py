@@ -317,6 +317,25 @@ def test_the_parts_return_what_the_network_returns(case):
         torch.testing.assert_close(found, expected)
 
 
+def test_passes_are_the_second_part_of_copies(case):
+    """From the same random numbers, though the copies are not always made."""
+    model, x, _ = case
+    with gates.sampling(model):
+        parts = prefix.split(model, x)
+        values = from_seed(lambda: parts.before(x.clone()))
+        times = 3 if parts.folds else 1
+        expected = from_seed(lambda: parts.after(*parts.copies(values, times)))
+        torch.testing.assert_close(from_seed(lambda: parts.passes(values, times)), expected)
+
+
+def test_copies_are_not_made_where_a_gate_comes_first():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.3), nn.Linear(6, 2))
+    with gates.sampling(model):
+        parts = prefix.split(model, torch.randn(5, 4))
+        parts.copies = None
+        assert parts.passes(parts.before(torch.randn(5, 4)), 7).shape == (35, 2)
+
+
 def test_what_the_gates_do_not_reach_is_computed_once_and_each_copy_meets_gates_of_its_own(case):
     model, x, once = case
     ran = []
@@ -327,7 +346,7 @@ def test_what_the_gates_do_not_reach_is_computed_once_and_each_copy_meets_gates_
         ran.clear()
         values = parts.before(x.clone())
         times = 40 if parts.folds else 1
-        y = [parts.after(*parts.copies(values, times)).view(times, 5, -1) for _ in range(40 // times)]
+        y = [parts.passes(values, times).view(times, 5, -1) for _ in range(40 // times)]
     assert len(ran) == (once is not None)
     y = torch.cat(y)
     assert len(y.flatten(1).unique(dim=0)) > 10, (

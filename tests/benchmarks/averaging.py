@@ -27,6 +27,7 @@ import psutil
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 from helpers import datasets, networks, predictors
 from helpers.distillation import distill
@@ -108,10 +109,10 @@ def installed(method: str) -> bool:
 # ---- time ----------------------------------------------------------------------------------------------------------
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def seconds(run: Callable[[], object], at_least: float = 0.5) -> float:
+    """The median time of `run`, which is repeated for `at_least` so many seconds."""
+    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=at_least).median
 
 
 def in_turns(methods: dict[str, Callable[[], float]], turns: int) -> dict[str, float]:
