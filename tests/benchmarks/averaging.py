@@ -13,7 +13,6 @@ import platform
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
