@@ -47,18 +47,26 @@ def inverted_like(input: Tensor, dimensions: int | None, p: float) -> Tensor:
         shape = input.shape[:dimensions]
         return inverted(shape, p, input.dtype).view(*shape, *[1] * (input.ndim - dimensions))
     mask = inverted((input.numel(),), p, input.dtype)
-    if input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last):
+    if has_channels_last(input):
         n, c, h, w = input.shape
         return mask.view(n, h, w, c).permute(0, 3, 1, 2)
     return mask.view(input.shape)
 
 
+def has_channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def dropped_copies(x: Tensor, p: float, times: int) -> Tensor:
     """So many copies of `x` [N, ...] as [times * N, ...], one round after the other, each with gates of its own.
 
-    What `F.dropout` makes of copies, but the copies are not made first: that takes longer than drawing their gates.
+    What `F.dropout` makes of copies, but the copies are not made first: that takes longer than drawing their gates. `x` is
+    contiguous, in either memory format.
     """
-    return inverted((times, *x.shape), p, x.dtype).mul_(x).flatten(0, 1)
+    if not has_channels_last(x):
+        return inverted((times, *x.shape), p, x.dtype).mul_(x).flatten(0, 1)
+    rows = x.permute(0, 2, 3, 1)  # as they are in memory
+    return inverted((times, *rows.shape), p, x.dtype).mul_(rows).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 class CheapMasks(TorchFunctionMode):

@@ -73,7 +73,9 @@ def is_cheap_gate(layer: nn.Module, x: Any) -> bool:
     """Whether `layer`, when it samples, makes of copies of `x` what `masks.dropped_copies` makes of `x`."""
     if type(layer) is not nn.Dropout or not 0 < layer.p < 1 or layer._forward_hooks or layer._forward_pre_hooks:
         return False
-    return isinstance(x, Tensor) and x.device.type == "cpu" and x.is_floating_point() and x.is_contiguous()
+    if not isinstance(x, Tensor) or x.device.type != "cpu" or not x.is_floating_point():
+        return False
+    return x.is_contiguous() or masks.has_channels_last(x)
 
 
 def whole(model: nn.Module) -> Parts:
