@@ -125,8 +125,15 @@ DONE = """() => {
 
 
 def run_all(page, address):
+    answers = []
+    page.on(
+        "websocket",
+        lambda socket: "/channels" in socket.url and socket.on("framereceived", lambda frame: answers.append(frame)),
+    )
     page.goto(address)
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    while not answers:  # JupyterLab calls a kernel idle that it is not connected to yet; what is run then is lost
+        page.wait_for_timeout(100)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
