@@ -35,6 +35,10 @@ def weights(name: str, folder: Path = DATA) -> Path:
     return folder / "weights" / f"{name}.safetensors"
 
 
+def benchmark(name: str, folder: Path = DATA) -> Path:
+    return folder / "benchmarks" / f"{name}.json"
+
+
 def checkpoint(name: str, folder: Path = DATA) -> Path:
     return folder / "cache" / "runs" / f"{name}.pt"
 
@@ -188,3 +192,11 @@ def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, 
             size = int(run.variant.rpartition("-")[2])
             curves.setdefault(name, {}).setdefault(size, []).extend(found)
     return curves
+
+
+def speed(folder: Path = DATA):
+    """How long 100 masks take on several networks, and how many times as long without `predictors.monte_carlo`, as
+    ``make bench`` has measured it, as a pandas table."""
+    import pandas as pd
+
+    return pd.DataFrame.from_dict(read(benchmark("averaging", folder))["averaging"], orient="index")

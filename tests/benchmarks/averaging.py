@@ -31,14 +31,14 @@ from torch.utils.benchmark import Timer
 from helpers import datasets, networks, predictors
 from helpers.distillation import distill
 from helpers.experiments.declared import TABLE_1
-from helpers.experiments.records import DATA, FORMAT
+from helpers.experiments.records import FORMAT, ROOT, benchmark
 from helpers.experiments.running import commit, write
 from tests.benchmarks import training
 
 M = 100  # masks
 FEW = 4  # of them, with which a loop is timed
 
-RECORD = DATA / "benchmarks" / "averaging.json"
+RECORD = benchmark("averaging")
 
 
 def mlp() -> nn.Module:
@@ -272,7 +272,7 @@ def main() -> None:
     }
     RECORD.parent.mkdir(exist_ok=True)
     write(content, RECORD)
-    print(f"\nwritten to {RECORD.relative_to(DATA.parent)}")
+    print(f"\nwritten to {RECORD.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
