@@ -1,4 +1,4 @@
-"""Notebooks from the command line: ``python -m helpers.pages tour | run [NAME ...] | links``.
+"""Notebooks from the command line: ``python -m helpers.pages tour | run [NAME ...] | links | results``.
 
 The ``.py`` half of a pair is the source of truth; `run` executes it and writes the ``.ipynb`` half with its outputs.
 Needs the extra ``notebooks``.
@@ -19,6 +19,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
 
+from helpers.experiments import records
 from helpers.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,6 +140,23 @@ def links() -> None:
             print(f"updated {path.name}")
 
 
+RESULTS = re.compile("(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
+
+
+def with_results(readme: str) -> str:
+    """`readme` with the left half of Table 1 between its two marks, as far as it has been run."""
+    table = records.left()
+    table = table[table["error [%]"] != "not run"]
+    lines = [["", "", *table.columns], ["---"] * (2 + len(table.columns))]
+    lines += [[*name, *cells] for name, cells in zip(table.index, table.to_numpy(), strict=True)]
+    return RESULTS.sub("".join(f"| {' | '.join(line)} |\n" for line in lines), readme)
+
+
+def results() -> None:
+    """Bring the table of results in README.md up to date with the records."""
+    write(ROOT / "README.md", with_results((ROOT / "README.md").read_text("utf-8")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.pages", description="Run notebooks and make pages of them."
@@ -147,6 +165,7 @@ def main() -> None:
     commands.add_parser("tour", help=tour.__doc__)
     commands.add_parser("run", help=run.__doc__).add_argument("names", nargs="*", metavar="NAME")
     commands.add_parser("links", help=links.__doc__)
+    commands.add_parser("results", help=results.__doc__)
     match (arguments := parser.parse_args()).command:
         case "tour":
             tour()
@@ -154,6 +173,8 @@ def main() -> None:
             run(arguments.names)
         case "links":
             links()
+        case "results":
+            results()
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ def test_every_notebook_has_a_row_and_a_badge():
         assert f"/notebooks/{notebook.name})" in README.replace(f"(notebooks/{notebook.name})", "")
 
 
+def test_the_table_of_results_is_that_of_the_records():
+    assert "| CIFAR10 Quick | distilled |" in README
+    assert pages.with_results(README) == README, "there are new records: `python -m helpers.pages results`"
+
+
 def test_links_name_the_repository_of_pyproject():
     assert pages.linked(README) == README, "README links elsewhere: `python -m helpers.pages links`"
 
