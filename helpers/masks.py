@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 TWO = 0x40000000  # the one bit that is set in 2.0 as a float32
-SHIFTS = torch.arange(31, dtype=torch.int32)[:, None]  # by which each bit of an int32 but the sign gets there
+SHIFTS = torch.arange(31, dtype=torch.int32, device="cpu")[
+    :, None
+]  # by which each bit of an int32 but the sign gets there
 
 
 def inverted(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -37,7 +39,7 @@ def inverted(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32)
 def random_words(bits: int) -> Tensor:
     """Random numbers of 64 bits, with at least so many bits in all."""
     # Without the lower bound random_ leaves the top bit of an int64 at zero, and every eighth byte below 128.
-    return torch.empty(-(-bits // 64), dtype=torch.int64).random_(-(2**63), None)
+    return torch.empty(-(-bits // 64), dtype=torch.int64, device="cpu").random_(-(2**63), None)
 
 
 def inverted_like(input: Tensor, dimensions: int | None, p: float) -> Tensor:

@@ -283,3 +283,9 @@ def test_cheap_masks_are_for_networks_on_a_cpu():
     assert isinstance(masks.cheap_masks(torch.nn.Linear(2, 2)), masks.CheapMasks)
     assert isinstance(masks.cheap_masks(torch.nn.ReLU()), masks.CheapMasks)
     assert not isinstance(masks.cheap_masks(torch.nn.Linear(2, 2, device="meta")), masks.CheapMasks)
+
+
+def test_masks_for_a_cpu_are_there_whatever_the_default_device():
+    with torch.device("meta"):
+        mask = masks.inverted((5,), 0.5)
+    assert mask.device.type == "cpu"
