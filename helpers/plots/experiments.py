@@ -86,7 +86,8 @@ def against_paper(cells: Sequence[tuple[str, str, float, float]]) -> Figure:
     for row, name, published, ours in cells:
         axis.scatter(published, ours, color=COLOURS[name], marker=MARKERS[name], s=40, zorder=3)
         if name == "standard":
-            axis.annotate(row, (published, ours), xytext=(8, -4), textcoords="offset points", fontsize=9)
+            beside = {"xytext": (8, -4)} if published**2 < ends[0] * ends[1] else {"xytext": (4, -22), "ha": "right"}
+            axis.annotate(row, (published, ours), textcoords="offset points", fontsize=9, **beside)
     for name in dict.fromkeys(cell[1] for cell in cells):
         axis.scatter([], [], color=COLOURS[name], marker=MARKERS[name], label=name)
     axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
