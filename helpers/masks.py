@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 TWO = 0x40000000  # the one bit that is set in 2.0 as a float32
-SHIFTS = torch.arange(31, dtype=torch.int32, device="cpu")[
-    :, None
-]  # by which each bit of an int32 but the sign gets there
+# By which each bit of an int32 but the sign gets there.
+SHIFTS = torch.arange(31, dtype=torch.int32, device="cpu")[:, None]
 
 
 def inverted(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:

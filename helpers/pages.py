@@ -19,7 +19,6 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
 
-from helpers.experiments import records
 from helpers.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +144,8 @@ RESULTS = re.compile("(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re
 
 def with_results(readme: str) -> str:
     """`readme` with the left half of Table 1 between its two marks, as far as it has been run."""
+    from helpers.experiments import records  # and with it PyTorch, for which the other commands need not wait
+
     table = records.left()
     table = table[table["error [%]"] != "not run"]
     lines = [["", "", *table.columns], ["---"] * (2 + len(table.columns))]

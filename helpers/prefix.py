@@ -70,8 +70,10 @@ class Parts:
 
 
 def is_cheap_gate(layer: nn.Module, x: Any) -> bool:
-    """Whether `layer`, when it samples, makes of copies of `x` what `masks.dropped_copies` makes of `x`."""
-    if type(layer) is not nn.Dropout or not 0 < layer.p < 1 or layer._forward_hooks or layer._forward_pre_hooks:
+    """Whether `layer` makes of copies of `x` what `masks.dropped_copies` makes of `x`."""
+    if type(layer) is not nn.Dropout or not (layer.training and 0 < layer.p < 1):
+        return False
+    if layer._forward_hooks or layer._forward_pre_hooks:
         return False
     if not isinstance(x, Tensor) or x.device.type != "cpu" or not x.is_floating_point():
         return False

@@ -368,8 +368,9 @@ def test_with_their_gates_at_rest_all_copies_are_the_deterministic_pass(case):
         parts = prefix.split(model, x)
     with gates.deterministic(model), torch.no_grad():
         times = 3 if parts.folds else 1
-        found = parts.after(*parts.copies(parts.before(x.clone()), times))
-        torch.testing.assert_close(found, model(x.clone()).repeat(times, 1))
+        expected = model(x.clone()).repeat(times, 1)
+        torch.testing.assert_close(parts.after(*parts.copies(parts.before(x.clone()), times)), expected)
+        torch.testing.assert_close(parts.passes(parts.before(x.clone()), times), expected)
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,7 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
     found = {
         "metrics": {"standard": score(predictors.standard(teacher, x)), own: score(predictors.standard(student, x))}
     }
-    if (
-        run.widths is None and run.S == "perturbed"
-    ):  # the other kinds of S have the same teacher, hence the same averages
+    if run.widths is None and run.S == "perturbed":  # with other kinds of S the teacher is the same, and its averages
         curve = {m: score(q) for m, q in averages(teacher, x, seed=run.repetition)}
         found["metrics"]["Monte Carlo"] = curve[max(curve)]
         found["Monte Carlo by masks"] = curve

@@ -108,10 +108,10 @@ def installed(method: str) -> bool:
 # ---- time ----------------------------------------------------------------------------------------------------------
 
 
-def seconds(run: Callable[[], object], at_least: float = 0.5) -> float:
-    """The median time of `run`, which is repeated for `at_least` so many seconds."""
+def seconds(run: Callable[[], object]) -> float:
+    """The median time of `run`, which is repeated for half a second at least."""
     timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=at_least).median
+    return timer.blocked_autorange(min_run_time=0.5).median
 
 
 def in_turns(methods: dict[str, Callable[[], float]], turns: int) -> dict[str, float]:
