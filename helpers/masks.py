@@ -47,11 +47,15 @@ def inverted_like(input: Tensor, dimensions: int | None, p: float) -> Tensor:
     if dimensions is not None:
         shape = input.shape[:dimensions]
         return inverted(shape, p, input.dtype).view(*shape, *[1] * (input.ndim - dimensions))
-    mask = inverted((input.numel(),), p, input.dtype)
-    if has_channels_last(input):
-        n, c, h, w = input.shape
-        return mask.view(n, h, w, c).permute(0, 3, 1, 2)
-    return mask.view(input.shape)
+    return laid_out_like(input, inverted((input.numel(),), p, input.dtype))
+
+
+def laid_out_like(x: Tensor, numbers: Tensor) -> Tensor:
+    """Independent random `numbers`, as many as `x` has entries, in its shape and memory layout."""
+    if has_channels_last(x):
+        n, c, h, w = x.shape
+        return numbers.view(n, h, w, c).permute(0, 3, 1, 2)
+    return numbers.view(x.shape)
 
 
 def has_channels_last(x: Tensor) -> bool:

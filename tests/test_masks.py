@@ -155,6 +155,17 @@ def test_any_shape_will_do(shape):
         torch.testing.assert_close(mask[mask != 0], torch.full_like(mask[mask != 0], 1 / (1 - p)))
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 2, 5), (4, 1, 2, 5), (4, 3, 1, 1), (6, 7)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_numbers_are_laid_out_like_a_tensor(shape, layout):
+    x = torch.zeros(shape)
+    x = x.contiguous(memory_format=layout) if x.ndim == 4 else x
+    laid = masks.laid_out_like(x, torch.arange(x.numel()))
+    assert laid.shape == x.shape
+    assert laid.is_contiguous(memory_format=layout if x.ndim == 4 else torch.contiguous_format)
+    assert laid.flatten().sort().values.tolist() == list(range(x.numel()))
+
+
 @pytest.mark.parametrize("p", [0.2, 0.5])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_units_are_kept_and_rescaled_or_dropped(p, layout):
