@@ -1,10 +1,13 @@
 """Carrying out the runs of Molchanov et al. 2017: train a posterior, prune it, average it, distil it."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +40,7 @@ THRESHOLDS = (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)  # of log α; the row has one o
 def settings(run: Run) -> dict:
     """What makes the run what it is, for its record."""
     row = run.row
-    names = ("data", "lr", "batch_size", "threshold", "mirror", "students")
+    names = ("data", "lr", "batch_size", "threshold", "mirror", "students", "test_share")
     return {
         "epochs": run.epochs,
         "warm_up": run.warm_up,
@@ -159,7 +162,7 @@ def student_of(
 
 
 def data_of(row: Row, split: int) -> Data:
-    """The row's data; of DIGITS and NOISE-DIGITS a random fifth is for testing, another one in each split."""
+    """The row's data; of DIGITS and NOISE-DIGITS a random part is for testing, another one in each split."""
     if not row.data.endswith("digits"):
         return datasets.load(row.data)
     whole = datasets.load("digits")
@@ -169,7 +172,7 @@ def data_of(row: Row, split: int) -> Data:
     if row.data == "noise-digits":
         images = beside_noise(images, random)
     order = torch.randperm(len(images), generator=random)
-    test, train = order[: len(images) // 5], order[len(images) // 5 :]
+    test, train = order.tensor_split([round(row.test_share * len(images))])
     return Data(row.data, Split(images[train], labels[train]), Split(images[test], labels[test]), whole.class_names)
 
 
@@ -180,22 +183,16 @@ def beside_noise(images: Tensor, random: torch.Generator) -> Tensor:
     return torch.cat([images, noise.round().clamp(0, 255).to(torch.uint8)], dim=-1)
 
 
-def l1_logistic_regression(data: Data, score: Score) -> tuple[dict[str, float], dict]:
-    """Scores and sparsity of scikit-learn's logistic regression with an L1 penalty, whose strength is cross-validated.
-
-    Needs scikit-learn 1.8 or newer.
-    """
+def l1_logistic_regression(data: Data, score: Callable[[Tensor], Any]) -> tuple[Any, dict[str, float]]:
+    """The test set's score, and the sparsity, of scikit-learn's logistic regression with an L1 penalty, whose strength is
+    cross-validated."""
     from sklearn.linear_model import LogisticRegressionCV
 
+    new = "use_legacy_attributes" in inspect.signature(LogisticRegressionCV).parameters  # since scikit-learn 1.8
+    only_l1 = {"l1_ratios": (1,), "use_legacy_attributes": False} if new else {"penalty": "l1"}
     x, x_test = (data.inputs(split.images).flatten(1).numpy() for split in (data.train, data.test))
     model = LogisticRegressionCV(
-        l1_ratios=(1,),  # nothing of the penalty is L2
-        solver="saga",
-        tol=1e-3,
-        max_iter=2000,
-        random_state=0,
-        scoring="accuracy",
-        use_legacy_attributes=False,
+        **only_l1, solver="saga", tol=1e-3, max_iter=2000, random_state=0, scoring="accuracy"
     ).fit(x, data.train.labels.numpy())
     q = torch.from_numpy(model.predict_proba(x_test)).float()
-    return score(q), {"sparsity": float((model.coef_ == 0).mean()), "C": float(model.C_)}
+    return score(q), {"sparsity": float((model.coef_ == 0).mean()), "C": float(np.ravel(model.C_)[0])}

@@ -4,8 +4,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from helpers.experiments.records import DATA, cell, published, read, record
-from helpers.experiments.variational import LENET_5, LENET_300_100, TABLE_2, TABLE_3, TABLE_4, Row, Run, once
-from helpers.experiments.variational import table_2 as runs_of_table_2
+from helpers.experiments.variational import (
+    LENET_5,
+    LENET_300_100,
+    TABLE_2,
+    TABLE_2_SHARES,
+    TABLE_3,
+    TABLE_4,
+    Row,
+    Run,
+    once,
+    splits,
+)
 
 PAPER = "Molchanov 2017"
 ROWS = (LENET_300_100, LENET_5, *TABLE_3, *TABLE_4)  # what is run once
@@ -28,23 +38,61 @@ def recorded(row: Row, folder: Path = DATA) -> dict | None:
     return next(iter(found(runs, folder)), None)
 
 
+METHODS = {
+    "variational": ("pruned", ""),
+    "L1": ("L1", "L1 "),
+}  # what it is called in records, and before the paper's numbers
+
+
 def table_2(folder: Path = DATA):
     """Table 2 as a pandas table: accuracy and sparsity [%] of both methods over the splits, and the paper's."""
     import pandas as pd
 
     rows = {}
     for row in TABLE_2:
-        contents = found([run for run in runs_of_table_2("full") if run.row == row], folder)
-        for method, predictor, prefix in (("variational", "pruned", ""), ("L1", "L1", "L1 ")):
-            those = [content for content in contents if predictor in content["metrics"]]
+        for method, (_, prefix) in METHODS.items():
+            ours = over_splits("sparse-table-2", row, method, folder)
+            paper = {name: published(PAPER, "table 2", row.name, prefix + name) for name in ("accuracy", "sparsity")}
             rows[row.name, method] = {
-                "paper: accuracy [%]": published(PAPER, "table 2", row.name, f"{prefix}accuracy"),
-                "accuracy [%]": cell([100 - content["metrics"][predictor]["error"] for content in those], 1),
-                "paper: sparsity [%]": published(PAPER, "table 2", row.name, f"{prefix}sparsity"),
-                "sparsity [%]": cell([100 * share_removed(content, method) for content in those], 1),
-                "splits": len(those),
+                "paper: accuracy [%]": paper["accuracy"],
+                "accuracy [%]": ours["accuracy [%]"],
+                "paper: sparsity [%]": paper["sparsity"],
+                "sparsity [%]": ours["sparsity [%]"],
+                "splits": ours["splits"],
             }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def shares(folder: Path = DATA):
+    """DIGITS and NOISE-DIGITS of Table 2 by the part of them that is trained on, as a pandas table."""
+    import pandas as pd
+
+    rows = {}
+    for first in TABLE_2[:2]:
+        for row in (first, *(row for row in TABLE_2_SHARES if row.data == first.data)):
+            experiment = "sparse-table-2" if row is first else "sparse-table-2-shares"
+            rows[first.name, f"{1 - row.test_share:.0%}"] = {
+                (method, measure): value
+                for method in METHODS
+                for measure, value in over_splits(experiment, row, method, folder).items()
+            }
+        rows[first.name, "the paper"] = {
+            (method, f"{measure} [%]"): published(PAPER, "table 2", first.name, prefix + measure)
+            for method, (_, prefix) in METHODS.items()
+            for measure in ("accuracy", "sparsity")
+        } | {(method, "splits"): "not said" for method in METHODS}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["", "trained on"])
+
+
+def over_splits(experiment: str, row: Row, method: str, folder: Path) -> dict[str, str | int]:
+    """Accuracy and sparsity [%] of a method, mean ± standard deviation over the splits that there are."""
+    contents = found(splits(experiment, [row], "full"), folder)
+    those = [content for content in contents if METHODS[method][0] in content["metrics"]]
+    return {
+        "accuracy [%]": cell([100 - content["metrics"][METHODS[method][0]]["error"] for content in those], 1),
+        "sparsity [%]": cell([100 * share_removed(content, method) for content in those], 1),
+        "splits": len(those),
+    }
 
 
 def share_removed(content: dict, method: str) -> float:
