@@ -15,21 +15,41 @@ LABELS = {"label", "labels", "target", "targets"}  # entries of a dictionary tha
 class Shuffled:
     """Batches of one or more tensors [N, ...], in an order drawn afresh each time they are gone through.
 
-    Each batch is a tuple with `batch_size` rows of every tensor; the last batch may be smaller.
+    Each batch is a tuple with `batch_size` rows of every tensor; the last batch may be smaller, and a single row that is
+    left over joins the batch before it.
     """
 
     def __init__(self, *tensors: Tensor, batch_size: int):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.tensors, self.batch_size = tensors, batch_size
+        self.tensors, self.rows = tensors, Rows(len(tensors[0]), batch_size)
 
     def __len__(self) -> int:
-        return -(-len(self.tensors[0]) // self.batch_size)
+        return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        order = torch.randperm(len(self.tensors[0]))
-        for rows in order.split(self.batch_size):
-            yield tuple(tensor[rows.to(tensor.device)] for tensor in self.tensors)
+        for rows in self.rows:
+            yield tuple(tensor[torch.tensor(rows, device=tensor.device)] for tensor in self.tensors)
+
+
+class Rows:
+    """The numbers 0..n-1, shuffled afresh each time, in batches.
+
+    From a single example BatchNorm has nothing to learn, and refuses it; hence no batch of one, unless all are.
+    """
+
+    def __init__(self, n: int, batch_size: int):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        whole, rest = divmod(n, batch_size)
+        self.sizes = [batch_size] * whole + [rest] * (rest > 0)
+        if rest == 1 and whole:
+            self.sizes[-2:] = [batch_size + 1]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in torch.randperm(sum(self.sizes)).split(self.sizes):
+            yield rows.tolist()
 
 
 class Unlabelled:
@@ -72,10 +92,12 @@ def unlabelled(inputs: Tensor | Dataset | DataLoader, batch_size: int) -> Unlabe
     if not isinstance(inputs, Dataset | DataLoader):
         raise TypeError(f"expected a tensor [N, ...], a Dataset or a DataLoader of inputs, not {type(inputs).__name__}")
     if isinstance(inputs, Dataset):
-        stream = isinstance(inputs, IterableDataset)
-        if not stream and len(inputs) == 0:
+        if isinstance(inputs, IterableDataset):
+            inputs = DataLoader(inputs, batch_size)
+        elif len(inputs) == 0:
             raise ValueError("the data set is empty")
-        inputs = DataLoader(inputs, batch_size, shuffle=not stream)
+        else:
+            inputs = DataLoader(inputs, batch_sampler=Rows(len(inputs), batch_size))
     return Unlabelled(inputs)
 
 

@@ -43,7 +43,10 @@ class SizedStream(Stream):
 # Shuffled
 
 
-@pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (64, [10]), (1, [1] * 10)])
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    [(4, [4, 4, 2]), (5, [5, 5]), (10, [10]), (64, [10]), (1, [1] * 10), (3, [3, 3, 4]), (9, [10])],
+)
 def test_an_epoch_has_every_row_once_and_keeps_rows_of_different_tensors_together(batch_size, sizes):
     shuffled = batches.Shuffled(X, X[:, 0] * 7, batch_size=batch_size)
     epoch = list(shuffled)
@@ -108,6 +111,14 @@ def test_tensors_and_data_sets_are_shuffled_anew_in_each_epoch(name):
     assert not torch.equal(first, second)
     assert not torch.equal(first, X)
     assert not torch.equal(second, X)
+
+
+@pytest.mark.parametrize("name", ["tensor", "TensorDataset of x, y", "Dataset of x"])
+def test_a_network_with_batchnorm_never_meets_a_single_example(name):
+    """Ten examples in batches of three; PyTorch's BatchNorm raises an error for one."""
+    norm = torch.nn.BatchNorm1d(X.shape[1])
+    sizes = [len(norm(x)) for x in batches.unlabelled(FORMS[name], batch_size=3)]
+    assert sizes == [3, 3, 4]
 
 
 @pytest.mark.parametrize("data", [DataLoader(TensorDataset(X, Y), 3), Stream(X)], ids=["loader", "stream"])
