@@ -11,9 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 from helpers import bregman, checkpoints, functional, gates
 from helpers.batches import unlabelled
 from helpers.inputs import Inputs, call, each
-from helpers.predictors import Output, device_of, explained, require_draws, require_logits, require_positive, softmax
+from helpers.predictors import (
+    Output,
+    device_of,
+    explained,
+    full_precision,
+    require_draws,
+    require_logits,
+    require_positive,
+    softmax,
+)
 from helpers.seeding import seeded
-from helpers.sgd import LearningRate, descend, mixed_precision, not_finite
+from helpers.sgd import LearningRate, descend, length, mixed_precision, not_finite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -52,7 +61,8 @@ def distill(
     teacher : any network with dropout in it, returning logits [N, K].
     inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. Labels that it yields beside
         them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
-    student : network to train, in place; it must return [N, K] and hold no active dropout (`gates.remove`). It runs
+    student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share no
+        trainable parameter with the teacher. It runs
         in the mode in which it comes: in training mode its BatchNorm learns, in eval mode it is frozen. Default:
         a copy of the teacher with its dropout removed, in eval mode. Where the teacher calls `F.dropout` in its
         forward, that copy is deterministic in eval mode only: in training mode it would drop again.
@@ -71,7 +81,8 @@ def distill(
     device : where to compute. Default: where the teacher is.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
     progress : whether to show a progress bar with loss and learning rate.
-    checkpoint : file to write after each epoch. If it exists, distillation continues from it, to the same weights.
+    checkpoint : file to write after each epoch. If it exists, distillation continues from it, to the same weights; those
+        with which `student` comes are then of no account. Of a Dataset or DataLoader it remembers kind and length alone.
 
     Returns
     -------
@@ -79,7 +90,8 @@ def distill(
 
     Raises
     ------
-    ValueError : if the teacher has no dropout or the student draws random numbers; if their outputs differ in shape, or
+    ValueError : if the teacher has no dropout, the student draws random numbers, or one would change the other's
+        parameters; if their outputs differ in shape, or
         are no logits while `output` is the softmax; if there are no examples, or one holds NaN or infinity; if a
         checkpoint is damaged or belongs to another run.
     TypeError : if it is not plain what the inputs in a batch are, or if they are numbers of another type than the
@@ -104,20 +116,17 @@ def distill(
     elif stochastic := [name for name, layer in gates.stochastic_layers(student).items() if gates.rate_is_known(layer)]:
         raise ValueError(f"the student drops units itself, in {stochastic}; call gates.remove(student) first")
     student.to(device)
+    require_own_parameters(student, teacher)
     for layer in student.modules():
         if isinstance(layer, nn.RNNBase):
             layer.train()  # without dropout its mode makes no difference, but cuDNN has no backward pass in eval mode
 
     divergence = loss_of_logits(loss, output)
-
-    def full_precision(z: Tensor) -> Tensor:
-        return z if autocast is None else z.float()
-
     first = True
 
     def objective(x: Inputs) -> Tensor:
         nonlocal first
-        x = each(lambda part: part.to(device), x)
+        x = each(lambda part: part.detach().to(device), x)
         if perturb is not None:
             x = perturb(x)
         with mixed_precision(device, autocast), explained(teacher, x):
@@ -130,10 +139,9 @@ def distill(
         if first:
             require_logits(passes[0], output)
             require_logits(q, output)
+            require_same_shape(output(passes[0]), output(q))
             first = False
         f = sum(output(z) for z in passes) / samples
-        if q.shape != f.shape:
-            raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")
         return divergence(f, q).mean()
 
     with gates.sampling(teacher):
@@ -159,7 +167,8 @@ def distill(
                 "autocast": str(autocast),
                 "rates": gates.rates(teacher),
                 "teacher": checkpoints.fingerprint(teacher.state_dict().values()),
-                "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else type(inputs).__name__,
+                "student's mode": "training" if student.training else "eval",
+                "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else kind_and_length(inputs),
             },
         )
     return student.eval()
@@ -170,6 +179,30 @@ def loss_of_logits(loss: Loss, output: Output) -> Loss:
     if output is softmax and hasattr(loss, "with_logits"):
         return loss.with_logits
     return lambda f, logits: loss(f, output(logits))
+
+
+def require_same_shape(f: Tensor, q: Tensor) -> None:
+    if q.shape != f.shape:
+        raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")
+
+
+def require_own_parameters(student: nn.Module, teacher: nn.Module) -> None:
+    """
+    Raises
+    ------
+    ValueError : if to train `student` would change `teacher`.
+    """
+    of_teacher = {id(parameter) for parameter in teacher.parameters()}
+    if shared := [name for name, p in student.named_parameters() if p.requires_grad and id(p) in of_teacher]:
+        raise ValueError(
+            f"the student shares {shared} with its teacher, which would change with it: give the student a copy "
+            "(copy.deepcopy), or freeze what they share (requires_grad_(False))."
+        )
+
+
+def kind_and_length(inputs: Dataset | DataLoader) -> str:
+    """What a checkpoint remembers of examples that it cannot look at without drawing them."""
+    return f"{type(inputs).__name__} of {length(inputs) or 'unknown length'}"
 
 
 def require_deterministic(student: nn.Module, x: Inputs, output: Output) -> None:

@@ -67,7 +67,7 @@ def maximise(
     require_finite(inputs)
     device, n = device_of(model), len(inputs)
     with seeded(0, device):
-        first = inputs[:1].to(device)
+        first = inputs[:1].to(device, copy=True)  # `perturb` may work in place
         classes = standard(model, first if perturb is None else perturb(first)).shape[-1]
     require_labels(labels, n, classes)
     beta = 0.0

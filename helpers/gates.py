@@ -13,7 +13,7 @@ the layer is what entered it, and no rescaling is left to do at test time.
 
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -185,11 +185,17 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
     try:
         for name, layer in layers.items():
             hooks.append(layer.register_forward_hook(gate(name), with_kwargs=True))
-        with deterministic(model):
+        with deterministic(model), uncompiled():
             yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def uncompiled() -> AbstractContextManager:
+    """A context in which compiled networks run as they were written; compiled, they do not see hooks that come later."""
+    nothing_is_compiled = "torch._dynamo" not in sys.modules  # which takes a second to import
+    return nullcontext() if nothing_is_compiled else torch.compiler.set_stance("force_eager")
 
 
 def entering(args: tuple, kwargs: dict) -> Tensor:
@@ -265,7 +271,7 @@ def gate_shapes(model: nn.Module, x: Inputs) -> dict[str, torch.Size]:
 
     hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
     try:
-        with deterministic(model), torch.no_grad():
+        with deterministic(model), uncompiled(), torch.no_grad():
             call(model, each(lambda part: part[:1].clone(), x))  # which may work in place on it
     finally:
         for hook in hooks:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from helpers import gates
 
@@ -55,15 +55,19 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)
     if not isinstance(last, nn.Linear):
         raise no_closed_form(last_name, last)
-    return last(mean), (last.weight * var.unsqueeze(-2)) @ last.weight.T
+    logits = last(mean)  # first, as in `through`
+    return logits, (last.weight * var.unsqueeze(-2)) @ last.weight.T
 
 
 def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     """Means and variances [N, ...] of what leaves `layer`, from those of what enters it."""
     match layer:
-        case nn.Linear() | nn.Conv2d():  # the same layer with squared weights and no bias
-            squares = {key: w.square() if key == "weight" else w * 0 for key, w in layer.named_parameters()}
-            return layer(mean), functional_call(layer, squares, var)
+        # Variances go through the same layer with squared weights and no bias. The mean goes first: it is what computes
+        # the weight of a layer that is pruned or normalised.
+        case nn.Linear() if type(layer).forward is nn.Linear.forward:
+            return layer(mean), F.linear(var, layer.weight.square())
+        case nn.Conv2d() if type(layer).forward is nn.Conv2d.forward:
+            return layer(mean), layer._conv_forward(var, layer.weight.square(), None)
         case nn.Dropout():
             return dropped(mean, var, layer.p)
         case nn.ReLU():
@@ -114,8 +118,10 @@ def expected_softmax(mean: Tensor, covariance: Tensor) -> Tensor:
 
     Returns
     -------
-    Probabilities [N, K].
+    Probabilities [N, K], in float32 at least.
     """
+    dtype = torch.promote_types(mean.dtype, torch.float32)  # there are no eigenvectors in half precision
+    mean, covariance = mean.to(dtype), covariance.to(dtype)
     variances, directions = torch.linalg.eigh(covariance)
     root = directions * variances.clamp_min(0).sqrt().unsqueeze(-2)
     z = mean.unsqueeze(-2) + normal_points(mean.shape[-1]).to(mean) @ root.mT

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ def standard(model: nn.Module, x: Tensor, *, output: Output = softmax, batch_siz
     def predict(batch: Inputs) -> Tensor:
         z = full_precision(call(model, batch))
         require_logits(z, output)
-        return output(z)
+        return full_precision(output(z))
 
     with gates.deterministic(model), explained(model, x):
         return in_batches(predict, model, x, batch_size)
@@ -122,7 +123,7 @@ def geometric(
 ) -> Tensor:
     """The renormalised geometric mean of `m` gated passes (Goodfellow et al. 2016, eqs. 7.54 and 7.55).
 
-    Parameters, returns, raises: as `monte_carlo`.
+    Parameters, returns, raises: as `monte_carlo`; and a ValueError if `output` returns no distributions over classes.
     """
     log_output = partial(log, output)
     return over_masks(model, x, m, seed, output, batch_size, transform=log_output, finish=softmax)
@@ -154,7 +155,8 @@ def exact(
     Raises
     ------
     ValueError : if there are no gates or too many, if one layer is used twice in a pass, if `mean` is
-        neither of the two, or if `x` is empty or holds NaN or infinity.
+        neither of the two, if `x` is empty or holds NaN or infinity; if `output` is the softmax and `model` returns no
+        logits, or `mean` is "geometric" and `output` returns no distributions over classes.
     TypeError : if the gates of a stochastic layer cannot be set (attention and recurrent layers).
     """
     if mean not in ("arithmetic", "geometric"):
@@ -183,7 +185,10 @@ def exact(
             masks, weights = gates.enumerated(layers, shapes, start, min(start + chunk, 2**n))
             masks = {name: mask.repeat_interleave(rows, 0) for name, mask in masks.items()}
             with gates.fixed(model, masks):
-                f = transform(halves.after(*halves.copies(values, len(weights))))
+                z = full_precision(halves.after(*halves.copies(values, len(weights))))
+            if start == 0:
+                require_logits(z, output)
+            f = transform(z)
             f_by_mask = f.reshape(len(weights), rows, *f.shape[1:]).double()
             total = total + torch.tensordot(weights.to(f.device), f_by_mask, 1)
         return (total if mean == "arithmetic" else total.softmax(-1)).to(f.dtype)
@@ -210,12 +215,16 @@ def fast_dropout(model: nn.Module, x: Tensor, *, batch_size: int = BATCH) -> Ten
     Raises
     ------
     TypeError : for any other layer after the first gate.
-    ValueError : if `model` has no stochastic layer, or `x` is empty or holds NaN or infinity.
+    ValueError : if `model` has no stochastic layer or returns no logits, or `x` is empty or holds NaN or infinity.
     """
-    with gates.deterministic(model):
-        return in_batches(
-            lambda batch: moments.expected_softmax(*moments.logit_moments(model, batch)), model, x, batch_size
-        )
+
+    def predict(batch: Tensor) -> Tensor:
+        mean, covariance = moments.logit_moments(model, batch)
+        require_logits(mean, softmax)
+        return moments.expected_softmax(mean, covariance)
+
+    with gates.deterministic(model), explained(model, x):
+        return in_batches(predict, model, x, batch_size)
 
 
 def over_masks(
@@ -243,7 +252,7 @@ def over_masks(
                 z = full_precision(halves.passes(values, masks))
                 if total is None:
                     require_logits(z, output)
-                added = transform(z).unflatten(0, (masks, n)).sum(0)
+                added = full_precision(transform(z)).unflatten(0, (masks, n)).sum(0)
                 total = added if total is None else total + added
             return finish(total / m)
 
@@ -264,15 +273,29 @@ def over_thinned_networks(
             passes = thinned.passes(halves.layers, h)
             first = full_precision(next(passes))
             require_logits(first, output)
-            total = output(first)
+            total = full_precision(output(first))
             for z in islice(passes, m - 1):
-                total = total + output(full_precision(z))
+                total = total + full_precision(output(full_precision(z)))
     return (total / m).to(parts(x)[0].device)
 
 
 def log(output: Output, logits: Tensor) -> Tensor:
-    """log(output(logits)), which for the softmax never underflows."""
-    return logits.log_softmax(-1) if output is softmax else output(logits).log()
+    """log(output(logits)), which for the softmax never underflows.
+
+    Raises
+    ------
+    ValueError : if `output` returns anything but distributions over two classes or more: no geometric mean of other
+        numbers can be renormalised.
+    """
+    if output is softmax:
+        return logits.log_softmax(-1)
+    q = output(logits)
+    if q.ndim < 2 or q.shape[-1] == 1 or not torch.allclose(q.sum(-1), torch.ones_like(q[..., 0]), atol=1e-3):
+        raise ValueError(
+            f"the geometric mean is renormalised over the classes, and `output` returns {list(q.shape)} that do not sum to "
+            "one over two classes or more. Of a sigmoid take both: lambda z: torch.cat([z.sigmoid(), (-z).sigmoid()], -1)."
+        )
+    return q.log()
 
 
 def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs, batch_size: int) -> Tensor:
@@ -290,9 +313,10 @@ def first_batch(model: nn.Module, x: Inputs, batch_size: int) -> Inputs:
     return each(lambda part: part[:batch_size].to(device_of(model)), x)
 
 
-def full_precision(z: Tensor) -> Tensor:
-    """`z` as float32 if it is coarser, so that a mean over many masks is no coarser than one of them."""
-    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+def full_precision(z: Any) -> Any:
+    """A tensor as float32 if it is coarser, so that a mean over many masks is no coarser than one of them. Whatever else a
+    network returns stays as it is, for `output` to take the tensor out of it."""
+    return z.float() if isinstance(z, Tensor) and z.dtype in (torch.float16, torch.bfloat16) else z
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -305,15 +329,21 @@ def require_positive(name: str, count: int) -> None:
         raise ValueError(f"{name} must be at least 1, not {count}")
 
 
-def require_logits(z: Tensor, output: Output) -> None:
+def require_logits(z: Any, output: Output) -> None:
     """
     Raises
     ------
+    TypeError : if `output` is the softmax and `z` no tensor.
     ValueError : if `output` is the softmax and `z` [N, K] can be no logits: probabilities already, or one number each.
     """
     if output is not softmax:
         return
-    if z.shape[-1] == 1:
+    if not isinstance(z, Tensor):
+        raise TypeError(
+            f"the network returns a {type(z).__name__}, not logits [N, K]: say with `output` where they are in it, for "
+            "example output=lambda found: predictors.softmax(found['logits'])."
+        )
+    if z.ndim < 2 or z.shape[-1] == 1:
         raise ValueError(
             "the network returns one number per example, of which the softmax is always 1: pass output=torch.sigmoid and "
             "a loss for that, or output=lambda z: z for a regression."
@@ -351,7 +381,9 @@ def explained(model: nn.Module, x: Inputs) -> Iterator[None]:
         yield
     except RuntimeError as error:
         known = {parameter.dtype for parameter in model.parameters()}
-        if found := {part.dtype for part in parts(x) if part.is_floating_point()} - known:
+        of_types = "type" in str(error)  # whole numbers are right for an embedding, and may fail for another reason
+        found = {part.dtype for part in parts(x) if part.is_floating_point() or of_types} - known
+        if known and found:
             names = [", ".join(sorted(str(dtype) for dtype in dtypes)) for dtypes in (found, known)]
             raise TypeError(
                 f"the inputs are {names[0]} and the network's parameters {names[1]}; convert one of them, "

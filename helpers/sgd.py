@@ -7,6 +7,7 @@ the very numbers that it would have seen, with no random state to store.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def descend(
             **{name: float(value) for name, value in hyperparameters.items()},
             "seed": int(seed),
             "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
+            "trained": [name for name, p in model.named_parameters() if p.requires_grad],
             **settings(),
         }
         if state := checkpoints.load(path, identity, device):
@@ -126,9 +128,9 @@ def descend(
                 checkpoints.save(path, identity, state)
 
 
-def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     """A context in which layers compute in `dtype`, while parameters stay as they are; ``None`` changes nothing."""
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def length(batches: Iterable[Any]) -> int | None:
@@ -140,9 +142,16 @@ def length(batches: Iterable[Any]) -> int | None:
 
 
 def not_finite(model: nn.Module) -> str | None:
-    """The name of a parameter or buffer of `model` that holds NaN or infinity, if there is one."""
-    values = model.state_dict().items()
-    return next((name for name, value in values if value.is_floating_point() and not value.isfinite().all()), None)
+    """The name of a parameter of `model`, or of a statistic of a BatchNorm in it, that holds NaN or infinity, if there is
+    one. Other buffers may: masks of attention are made of infinities."""
+    statistics = [
+        (f"{name}.{key}".lstrip("."), value)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._NormBase)
+        for key, value in layer.named_buffers(recurse=False)
+    ]
+    values = [*model.named_parameters(), *statistics]
+    return next((name for name, value in values if not value.isfinite().all()), None)
 
 
 def finite(loss: Tensor, epoch: int, step: int, rate: float) -> float:

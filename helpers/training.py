@@ -64,7 +64,7 @@ def train(
     require_finite(inputs)
     device = device_of(model)
     with seeded(0, device):
-        first = inputs[:1].to(device)
+        first = inputs[:1].to(device, copy=True)  # `perturb` may work in place
         classes = standard(model, first if perturb is None else perturb(first)).shape[-1]
     require_labels(labels, len(inputs), classes)
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from helpers import bregman, checkpoints, datasets
+from helpers.files import replacing
 
 CPU = torch.device("cpu")
 SETTINGS = {"lr": {0: 0.1, 20: 0.01}, "seed": 3, "perturb": "f(rate=0.2)", "parameters": {"weight": [3, 2]}}
@@ -94,6 +95,24 @@ def test_the_new_file_takes_the_old_one_s_place_only_when_all_of_it_is_on_disk(p
     assert seen == [before]
     assert checkpoints.load(path, SETTINGS, CPU)["epoch"] == 2
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_two_that_write_one_file_do_not_meet(path):
+    """Here in one process, and so with one number, as processes in two containers may have."""
+    with replacing(path) as slow:
+        slow.write(b"sl")
+        with replacing(path) as fast:
+            fast.write(b"fast")
+        assert path.read_bytes() == b"fast"
+        slow.write(b"ow")
+    assert path.read_bytes() == b"slow"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_may_be_read_by_whom_an_ordinary_one_may(tmp_path):
+    (tmp_path / "ordinary").write_bytes(b"")
+    checkpoints.save(tmp_path / "run.ckpt", SETTINGS, trained())
+    assert (tmp_path / "run.ckpt").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
 def test_a_folder_that_is_not_there_is_made(tmp_path):
@@ -270,6 +289,12 @@ FUNCTIONS = {
     "method": "text".upper,
     "torch": torch.relu,
     "partial with a function": partial(compose, datasets.mirror, second=datasets.mirror),
+    "another lambda": lambda x: x + 1,
+    "a third lambda": lambda x: x + 2,
+    "loss with a number": bregman.PNorm(1.5),
+    "loss with another": bregman.PNorm(4.0),
+    "loss with a matrix": bregman.Mahalanobis(torch.eye(2)),
+    "instance with an instance": partial(compose, Noise(), [object]),
 }
 
 

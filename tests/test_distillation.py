@@ -541,3 +541,78 @@ def test_bfloat16_leads_to_almost_the_same_student():
     assert {p.dtype for p in students[1].parameters()} == {torch.float32}
     full, half, start = (predictors.standard(student, INPUTS) for student in (*students, student_network()))
     assert 0 < (full - half).abs().max() < 0.1 * (full - start).abs().max()
+
+
+# What may not be, and what may
+
+
+def test_a_teacher_whose_mask_of_attention_is_made_of_infinities_is_distilled():
+    class Causal(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(4))
+            self.network = teacher_network()
+
+        def forward(self, x):
+            return self.network(x) + self.mask.softmax(-1).sum() * 0
+
+    student = distill(train(Causal(), INPUTS, torch.zeros(N, dtype=torch.int64), **SHORT), INPUTS, **SHORT)
+    assert student.mask.isinf().any()
+
+
+def test_outputs_are_compared_and_not_what_the_networks_return():
+    def output(z):
+        return torch.cat([z.sigmoid(), (-z).sigmoid()], -1)
+
+    one_logit = teacher_network(classes=1)
+    distill(one_logit, INPUTS, output=output, **SHORT)
+    with pytest.raises(ValueError, match=r"the teacher returns \[8, 2\] and the student \[8, 3\]"):
+        distill(
+            one_logit, INPUTS, student=student_network(), output=lambda z: output(z) if z.shape[-1] == 1 else z, **SHORT
+        )
+
+
+def test_a_student_that_would_change_its_teacher_is_refused_and_may_share_what_is_frozen():
+    teacher = teacher_network()
+    first = next(layer for layer in teacher.modules() if isinstance(layer, nn.Linear))
+    student = nn.Sequential(first, nn.ReLU(), nn.Linear(first.out_features, K))
+    with pytest.raises(ValueError, match=r"shares \['0.weight', '0.bias'\] with its teacher"):
+        distill(teacher, INPUTS, student=student, **SHORT)
+    first.requires_grad_(False)
+    before = first.weight.clone()
+    distill(teacher, INPUTS, student=student, **SHORT)
+    assert torch.equal(first.weight, before)
+
+
+def test_inputs_get_no_gradient():
+    x = INPUTS.clone().requires_grad_()
+    distill(teacher_network(), x, **SHORT)
+    assert x.grad is None
+
+
+@pytest.mark.parametrize(
+    ("this", "that"),
+    [
+        ({"loss": bregman.PNorm(1.5)}, {"loss": bregman.PNorm(4.0)}),
+        ({"perturb": lambda x: x + 0.1}, {"perturb": lambda x: x + 0.2}),
+        ({"inputs": TensorDataset(INPUTS)}, {"inputs": TensorDataset(INPUTS[:10])}),
+        ({"student": student_network().eval()}, {"student": student_network().train()}),
+    ],
+    ids=["another loss", "another perturbation", "other examples", "a student in another mode"],
+)
+def test_a_checkpoint_of_another_distillation_is_refused(this, that, tmp_path):
+    def run(inputs=INPUTS, **how):
+        distill(teacher_network(), inputs, checkpoint=tmp_path / "x.pt", **how, **SHORT)
+
+    run(**this)
+    run(**this)
+    with pytest.raises(ValueError, match="belongs to another configuration"):
+        run(**that)
+
+
+def test_a_checkpoint_of_a_student_of_which_less_was_trained_is_refused(tmp_path):
+    student = student_network()
+    distill(teacher_network(), INPUTS, student=student, checkpoint=tmp_path / "x.pt", **SHORT)
+    next(student.parameters()).requires_grad_(False)
+    with pytest.raises(ValueError, match="belongs to another configuration"):
+        distill(teacher_network(), INPUTS, student=student, checkpoint=tmp_path / "x.pt", **SHORT)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 from scipy.special import expit, softmax
 from torch import nn
+from torch.nn.utils import prune
 
 from helpers import moments, networks, predictors
 
@@ -321,3 +322,44 @@ def test_softmax_regression_by_enumeration():
     ideal = softmax((masks[:, None] * x.numpy() * 2) @ w.T + b, axis=-1).mean(0)
     assert abs(predictors.fast_dropout(model, x).numpy() - ideal).max() < 0.03
     assert abs(predictors.standard(model, x).numpy() - ideal).max() > 0.1
+
+
+@pytest.mark.parametrize("how", ["pruned", "normalised"])
+def test_a_layer_whose_weight_is_computed_counts_with_that_weight(how):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3)
+    )
+    x = torch.randn(4, 5)
+    for layer in (model[2], model[5]):
+        if how == "pruned":
+            prune.l1_unstructured(layer, "weight", 0.5)
+        else:
+            nn.utils.parametrizations.weight_norm(layer)
+    plain = nn.Sequential(
+        nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3)
+    )
+    for layer, source in zip(plain, model, strict=True):
+        if isinstance(layer, nn.Linear):
+            layer.load_state_dict({"weight": source.weight.detach(), "bias": source.bias.detach()})
+    torch.testing.assert_close(predictors.fast_dropout(model, x), predictors.fast_dropout(plain, x))
+
+
+def test_a_linear_layer_with_a_forward_of_its_own_is_refused():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = nn.Sequential(nn.Dropout(0.5), Doubled(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    with pytest.raises(TypeError, match="Doubled"):
+        predictors.fast_dropout(model, torch.randn(2, 5))
+
+
+def test_half_precision_is_computed_in_single():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+    x = torch.randn(4, 5)
+    expected = predictors.fast_dropout(model, x)
+    found = predictors.fast_dropout(model.bfloat16(), x.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)

@@ -383,3 +383,17 @@ def test_each_mask_has_the_product_of_its_gates_probabilities(rates):
         for mask in product([0, 1], repeat=5)
     }
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("compiled_by", [torch.compile, lambda model, **how: model.compile(**how) or model])
+def test_masks_reach_a_network_that_was_compiled_and_run_before(compiled_by):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    x, mask = torch.randn(4, 5), torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
+    with torch.no_grad():
+        expected = model[2](model[0](x) * mask * 2)
+        compiled = compiled_by(model, backend="eager")
+        compiled(x)
+        (name,) = gates.gate_shapes(compiled, x)
+        with gates.fixed(compiled, {name: mask}):
+            torch.testing.assert_close(compiled(x), expected)

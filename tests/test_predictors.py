@@ -465,3 +465,69 @@ def test_what_cannot_be_enumerated_is_refused():
     shared = nn.Dropout(0.5)
     with pytest.raises(ValueError, match="used more than once"):
         predictors.exact(nn.Sequential(nn.Linear(4, 5), shared, nn.Linear(5, 5), shared, nn.Linear(5, K)), x)
+
+
+# What a network returns
+
+
+class Wrapped(nn.Module):
+    """Logits in a dictionary, as networks of other libraries return them."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return {"logits": self.network(x), "features": x}
+
+
+def inside(found):
+    return found["logits"].softmax(-1)
+
+
+@pytest.mark.parametrize("predictor", EVERY)
+def test_output_takes_the_logits_out_of_whatever_a_network_returns(predictor):
+    model, x = perceptron(0.5), torch.randn(4, 4)
+    seed = {"seed": 3} if predictor in SAMPLING else {}
+    torch.testing.assert_close(predictor(Wrapped(model), x, output=inside, **seed), predictor(model, x, **seed))
+    with pytest.raises(TypeError, match="returns a dict, not logits"):
+        predictor(Wrapped(model), x)
+
+
+@pytest.mark.parametrize("predictor", [*EVERY, predictors.fast_dropout])
+@pytest.mark.parametrize("shape", ["[N, 1]", "[N]"])
+def test_one_number_per_example_is_no_logits(predictor, shape):
+    layers = [nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1)]
+    if predictor is predictors.fast_dropout and shape == "[N]":
+        pytest.skip("it takes no layer after the last nn.Linear")
+    model = nn.Sequential(*layers, *[nn.Flatten(0)] * (shape == "[N]"))
+    with pytest.raises(ValueError, match="one number per example"):
+        predictor(model, torch.randn(5, 3))
+
+
+def test_exact_refuses_probabilities_where_it_expects_logits():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2), nn.Softmax(-1))
+    with pytest.raises(ValueError, match="taken twice"):
+        predictors.exact(model, torch.randn(5, 3))
+
+
+def test_a_sigmoid_has_a_geometric_mean_only_together_with_its_complement():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1)), torch.randn(5, 3)
+    for predictor in (predictors.geometric, lambda *args, **how: predictors.exact(*args, "geometric", **how)):
+        with pytest.raises(ValueError, match="renormalised over the classes"):
+            predictor(model, x, output=torch.sigmoid)
+    both = predictors.exact(model, x, "geometric", output=lambda z: torch.cat([z.sigmoid(), (-z).sigmoid()], -1))
+    # The renormalised geometric mean of sigmoids is the sigmoid of the mean logit, which weight scaling has exactly.
+    torch.testing.assert_close(both[:, :1], predictors.standard(model, x, output=torch.sigmoid))
+
+
+def test_whole_numbers_where_a_network_takes_others_are_named():
+    with pytest.raises(TypeError, match=r"torch\.uint8 and the network's parameters torch\.float32"):
+        predictors.standard(perceptron(0.5), torch.zeros(4, 4, dtype=torch.uint8))
+
+
+def test_an_error_of_another_kind_is_left_as_it_is():
+    model = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(7, 2))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predictors.standard(model, torch.zeros(4, 2, dtype=torch.int64))

@@ -390,3 +390,22 @@ def test_autocast_keeps_parameters_and_what_is_saved_in_float32(tmp_path):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     with pytest.raises(ValueError, match=r"autocast: 'torch.bfloat16' there, 'None' here"):
         train(network(), inputs, labels, epochs=1, checkpoint=tmp_path / "a.pt", progress=False)
+
+
+def test_a_perturbation_that_works_in_place_leaves_the_examples_alone():
+    x, y = examples()
+    before = x.clone()
+    train(network(), x, y, epochs=1, perturb=lambda batch: batch.add_(1), progress=False)
+    assert torch.equal(x, before)
+
+
+def test_an_autocast_of_the_caller_s_is_left_on():
+    with torch.autocast("cpu", torch.bfloat16), sgd.mixed_precision(torch.device("cpu"), None):
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_batchnorm_whose_statistics_are_not_finite_is_found():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert sgd.not_finite(model) is None
+    model[1].running_var[0] = torch.inf
+    assert sgd.not_finite(model) == "1.running_var"
