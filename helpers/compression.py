@@ -22,14 +22,15 @@ def restarted(student: nn.Module, teacher: nn.Module) -> nn.Module:
 
     Raises
     ------
-    ValueError : if the two differ in more than widths.
+    ValueError : if the two differ in more than widths, or have parameters or buffers elsewhere, as BatchNorm does.
     """
     for new, old in pairs(student, teacher):
         if new.weight.shape == old.weight.shape:
             new.load_state_dict(old.state_dict())
         else:
             nn.init.normal_(new.weight, std=0.01)
-            nn.init.zeros_(new.bias)
+            if new.bias is not None:
+                nn.init.zeros_(new.bias)
     return gates.remove(student).eval()
 
 
@@ -48,16 +49,31 @@ def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
         kept = torch.randperm(units)[: len(new.weight)].sort().values
         with torch.no_grad():
             new.weight.copy_(old.weight[kept][:, columns])
-            new.bias.copy_(old.bias[kept])
+            if new.bias is not None:
+                new.bias.copy_(old.bias[kept])
     return gates.remove(student).eval()
 
 
 def pairs(student: nn.Module, teacher: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     """Each convolution and linear layer of `student` with the one that it comes from."""
-    new, old = ([m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)] for net in (student, teacher))
-    if [type(m) for m in new] != [type(m) for m in old]:
+    new, old = layers(student), layers(teacher)
+    if [(type(m), m.bias is None) for m in new] != [(type(m), m.bias is None) for m in old]:
         raise ValueError(f"the student's layers {new} are not those of the teacher, {old}, made narrower")
     return list(zip(new, old, strict=True))
+
+
+def layers(network: nn.Module) -> list[nn.Module]:
+    """The convolutions and linear layers of `network`, which must hold all of its parameters and buffers."""
+    found = []
+    for name, m in network.named_modules():
+        if isinstance(m, nn.Conv2d | nn.Linear):
+            found.append(m)
+        elif [*m.parameters(recurse=False), *m.buffers(recurse=False)]:
+            raise ValueError(
+                f"{name or 'the network'!r} is a {type(m).__name__}: of what has parameters or buffers, only nn.Conv2d and "
+                "nn.Linear can be made narrower. Fold BatchNorm into the layer before it first (torch.nn.utils.fusion)."
+            )
+    return found
 
 
 def multiply_adds(network: nn.Module, x: Tensor) -> int:

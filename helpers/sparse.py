@@ -28,7 +28,7 @@ def dump(network: nn.Module, dense: bool = False) -> bytes:
 
     tensors = {}
     for name, value in network.state_dict().items():
-        value = value.detach().cpu().contiguous()
+        value = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights are stored twice
         parts = {} if dense or value.ndim < 2 else sparse_parts(value)
         smaller = parts and total_bytes(parts) < total_bytes({"": value})
         tensors |= {f"{name}:{part}": tensor for part, tensor in parts.items()} if smaller else {name: value}
@@ -40,7 +40,7 @@ def sparse_parts(weight: Tensor) -> dict[str, Tensor]:
     """{"rows": [out + 1] int32, "columns": [n] uint16 or int32, "values": [n]} of a weight [out, ...]."""
     matrix = weight.flatten(1)
     row, column = matrix.nonzero(as_tuple=True)
-    rows = torch.cat([torch.zeros(1), row.bincount(minlength=len(matrix)).cumsum(0)])
+    rows = torch.cat([row.new_zeros(1), row.bincount(minlength=len(matrix)).cumsum(0)])
     narrow = torch.uint16 if matrix.shape[1] <= 2**16 else torch.int32
     return {"rows": rows.to(torch.int32), "columns": column.to(narrow), "values": matrix[row, column]}
 

@@ -207,7 +207,7 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
 
     Raises
     ------
-    ValueError : if there is nothing in `model` to make variational.
+    ValueError : if there is nothing in `model` to make variational, or if what is shares a parameter with another layer.
     """
     made = with_layers(model, lambda layer: kinds[type(layer)](copy.deepcopy(layer)) if type(layer) in kinds else layer)
     if not layers(made):
@@ -217,8 +217,23 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
 
 
 def with_layers(model: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """A copy of `model` with `change` applied to every layer in it; one that is used twice stays one layer."""
+    """A copy of `model` with `change` applied to every layer in it; one that is used twice stays one layer.
+
+    Raises
+    ------
+    ValueError : if a layer that changes shares a parameter with another one; the copy would not.
+    """
     changed = {id(layer): new for layer in model.modules() if (new := change(layer)) is not layer}
+    holders: dict[nn.Parameter, dict[str, nn.Module]] = {}
+    for name, layer in model.named_modules():
+        for parameter in layer.parameters(recurse=False):
+            holders.setdefault(parameter, {})[name] = layer
+    for tied in holders.values():
+        if len(tied) > 1 and any(id(layer) in changed for layer in tied.values()):
+            raise ValueError(
+                f"the layers {list(tied)} share a parameter, and would not after the change. Give each its own first: "
+                "layer.weight = nn.Parameter(layer.weight.detach().clone())"
+            )
     return copy.deepcopy(model, changed)  # which takes what is there already for the copy
 
 

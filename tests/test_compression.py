@@ -71,6 +71,31 @@ def test_the_units_that_remain_are_drawn_at_random_each_with_the_same_chance(tea
     assert (stays / n - 0.75).abs().max() < 5 * (0.75 * 0.25 / n) ** 0.5
 
 
+def without_biases(units, leading=()):
+    return nn.Sequential(*leading, nn.Linear(3, units, bias=False), nn.ReLU(), nn.Linear(units, 2, bias=False))
+
+
+def test_layers_without_biases_are_made_narrower_too():
+    torch.manual_seed(4)
+    teacher, x = without_biases(6), torch.randn(5, 3)
+    with torch.no_grad():
+        for layer, direction in ((teacher[0], 0), (teacher[2], 1)):
+            layer.weight.copy_(layer.weight.select(direction, 0).unsqueeze(direction).expand_as(layer.weight))
+    third = compression.thinned(without_biases(2), teacher)  # two of six units that do the same
+    torch.testing.assert_close(3 * third(x), teacher(x))
+    assert 0 < compression.restarted(without_biases(2), teacher)[0].weight.abs().max() < 0.06
+    assert torch.equal(compression.restarted(without_biases(6), teacher)(x), teacher(x))
+
+
+@pytest.mark.parametrize("shrink", [compression.restarted, compression.thinned])
+def test_what_would_be_forgotten_or_missing_is_refused(shrink):
+    with pytest.raises(ValueError, match=r"'0' is a BatchNorm1d.*Fold BatchNorm into the layer before it"):
+        shrink(without_biases(2, [nn.BatchNorm1d(3)]), without_biases(6, [nn.BatchNorm1d(3)]))
+    with_biases = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="are not those of the teacher"):
+        shrink(with_biases, without_biases(6))
+
+
 def test_multiply_adds_of_lenet_by_hand():
     by_hand = 24 * 24 * 20 * 25 + 8 * 8 * 50 * 20 * 25 + 800 * 500 + 500 * 10
     assert compression.multiply_adds(networks.LeNet(), X) == by_hand

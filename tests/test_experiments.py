@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +204,11 @@ def test_every_record_in_the_repository_can_be_read_and_was_declared():
         assert content["settings"]["training"]["epochs"] == run.schedule(run.row.epochs, run.row.lr)["epochs"]
 
 
+def test_where_git_is_not_installed_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert running.commit() == "unknown"
+
+
 # What is interrupted
 
 
@@ -261,16 +267,17 @@ def test_two_processes_do_not_work_on_one_run(folder):
 # On several machines
 
 
-def local_cluster():
+def local_cluster(**how):
     from dask.distributed import LocalCluster
 
-    return LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    default = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    return LocalCluster(**default | how)
 
 
 def test_a_cluster_makes_the_same_records(folder, tmp_path):
     runs = [small(), small(2), small(1, "train")]
     expected = [metrics(run_here(run, folder)) for run in runs]
-    with local_cluster() as workers:
+    with local_cluster(n_workers=2, processes=True) as workers:
         address, other = workers.scheduler_address, tmp_path / "cluster"
         done = list(cluster.perform_all(runs, address, folder=other))
         assert sorted(run.name for run in done) == sorted(run.name for run in runs)
@@ -281,8 +288,33 @@ def test_a_cluster_makes_the_same_records(folder, tmp_path):
         assert pd.DataFrame(ours[0]).sub(pd.DataFrame(theirs[0])).abs().max(axis=None) < 0.3
 
 
+def test_a_run_that_another_process_has_does_not_stop_the_cluster(folder, capsys):
+    with local_cluster() as workers, records.lock(small().name, folder):
+        how = ["--scheduler", workers.scheduler_address, "--folder", str(folder)]
+        main(["run", "--repetitions", "2", *how])
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split() for line in lines) == [["done", small(2).name], ["running", small().name]]
+
+
+def test_workers_with_several_threads_are_refused_before_any_work(folder, monkeypatch):
+    """Their runs would draw from each other's random numbers, which belong to the process."""
+    from dask.distributed import Client
+
+    refusal = r"workers at .* more than one thread.*`dask worker ADDRESS --nthreads 1`.*`--nworkers N`"
+    with local_cluster(threads_per_worker=2) as workers, Client(workers) as client:
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match=refusal):
+            patch.setattr(Client, "submit", None)
+            list(cluster.perform_all([small()], workers.scheduler_address, folder=folder))
+        # As on a worker that comes later:
+        for task, *arguments in ((cluster.teach, small()), (cluster.after, None, small())):
+            with pytest.raises(ValueError, match=refusal):
+                client.submit(task, *arguments, "cpu", folder).result()
+    assert not folder.exists()
+
+
 def test_a_scheduler_that_does_not_answer_is_named(folder):
-    with pytest.raises(ConnectionError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9.*leave --scheduler out"):
+    message = r"no Dask scheduler answers at tcp://127.0.0.1:9.*--nthreads 1`, or leave --scheduler out"
+    with pytest.raises(ConnectionError, match=message):
         list(cluster.perform_all([small()], "tcp://127.0.0.1:9", folder=folder, timeout=0.5))
 
 
@@ -323,9 +355,13 @@ def test_a_gpu_that_is_too_small_says_which_batch_size_to_try(folder, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(running.distillation, "distill", full)
-        with pytest.raises(MemoryError, match=r"batches of 128.*last checkpoint.*--batch-size 64"):
+        with pytest.raises(MemoryError, match=r"batches of 128.*last checkpoint.*--batch-size 64") as caught:
             run_here(small(), folder)
     assert records.checkpoint(small().teacher, folder).exists()
+    (advice,) = re.findall(r"`(.*?)`", str(caught.value))
+    other = folder.with_name("other")
+    main(["run", "--repetitions", "1", "--folder", str(folder), *advice.replace("ANOTHER", str(other)).split()])
+    assert records.read(records.record(small(), other))["settings"]["batch_size"] == 64
     assert run_here(small(), folder)["metrics"]
 
 

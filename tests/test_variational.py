@@ -234,6 +234,18 @@ def test_only_the_layers_that_were_asked_for_change_and_one_used_twice_stays_one
     assert len(variational.layers(made)) == 1
 
 
+@pytest.mark.parametrize("first", [nn.Linear(4, 4), nn.Embedding(4, 4)], ids=lambda layer: type(layer).__name__)
+def test_tied_weights_are_not_untied_without_a_word(first):
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(4, 4), nn.Conv2d(1, 1, 3))
+    model[2].weight = first.weight
+    with pytest.raises(ValueError, match=r"layers \['0', '2'\] share a parameter.*layer\.weight = nn\.Parameter"):
+        variational.variational(model)
+    made = variational.variational(model, {nn.Conv2d: Conv2d})
+    assert made[2].weight is made[0].weight
+    made[2].weight = nn.Parameter(made[2].weight.detach().clone())
+    assert "2" in variational.layers(variational.variational(made))
+
+
 def test_a_lone_layer_is_a_network_too():
     made = variational.variational(nn.Linear(3, 2))
     assert isinstance(made, Linear)

@@ -57,6 +57,23 @@ def test_any_pattern_of_zeros_survives(rows, columns, share, seed):
     assert torch.equal(sparse.restored("w", tuple(weight.shape), parts), weight)
 
 
+def test_the_place_of_a_row_is_exact_beyond_what_float32_counts():
+    n = 2**24 + 1
+    assert sparse.sparse_parts(torch.ones(1, n, dtype=torch.int8))["rows"].tolist() == [0, n]
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_tied_weights_are_stored_and_stay_tied(dense, tmp_path):
+    torch.manual_seed(0)
+    network, other = (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))
+    for tied in (network, other):
+        tied[1].weight = tied[0].weight
+    (tmp_path / "net.safetensors").write_bytes(sparse.dump(network, dense))
+    sparse.load(other, tmp_path / "net.safetensors")
+    assert other[1].weight is other[0].weight
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in other.state_dict().items())
+
+
 def test_a_network_without_zeros_is_stored_whole():
     network = nn.Linear(50, 50)
     assert len(sparse.dump(network)) == len(sparse.dump(network, dense=True))

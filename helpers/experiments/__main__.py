@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(EXPERIMENTS)}")
     parser.add_argument("--profile", choices=PROFILES, default="full", help="short: a tenth of the epochs")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
-    parser.add_argument("--batch-size", type=int, help="instead of the declared one")
+    parser.add_argument("--batch-size", type=int, help="instead of the declared one; with a --folder of its own")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers share the runs")
     parser.add_argument("--folder", type=Path, default=records.DATA, help="for records, weights and checkpoints")

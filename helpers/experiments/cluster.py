@@ -1,6 +1,6 @@
 """Runs on many machines: a Dask scheduler hands them to its workers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,19 +12,23 @@ from helpers.experiments.declared import Run
 from helpers.experiments.records import DATA, read, record
 from helpers.experiments.running import perform, taught, write
 
+WORKER = "dask worker ADDRESS --nthreads 1"  # how to start one
+
 
 def perform_all(
     runs: list[Run], scheduler: str, device: str = "cpu", folder: Path = DATA, timeout: float = 20
 ) -> Iterator[Run]:
-    """Carry `runs` out on the workers of the Dask `scheduler`, teachers first, and yield each when its record is here.
+    """Carry `runs` out on the workers of the Dask `scheduler`, teachers first, and yield each when its record is here, or
+    when it turns out that another process is working on it.
 
-    Workers need the suite, and the data set or a network. Those that share a file system share teachers and
-    checkpoints too; any other worker trains the teacher that it needs, to the same weights.
+    Workers have one thread each. They need the suite, and the data set or a network. Those that share a file system share
+    teachers and checkpoints too; any other worker trains the teacher that it needs, to the same weights.
 
     Raises
     ------
     ConnectionError : if there is no scheduler at that address.
     ImportError : if Dask is not installed.
+    ValueError : if a worker has several threads.
     """
     from dask.distributed import Client, as_completed
 
@@ -33,25 +37,47 @@ def perform_all(
     except OSError as error:
         raise ConnectionError(
             f"no Dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler`, and workers with "
-            f"`dask worker ADDRESS`, or leave --scheduler out to run here."
+            f"`{WORKER}`, or leave --scheduler out to run here."
         ) from error
-    missing = [run for run in runs if not record(run, folder).exists()]
-    yield from (run for run in runs if run not in missing)
     with client:
+        require_one_thread(client.nthreads())
+        missing = [run for run in runs if not record(run, folder).exists()]
+        yield from (run for run in runs if run not in missing)
         first = {run.teacher: run for run in reversed(missing)}
         teachers = {name: client.submit(teach, run, device, folder, pure=False) for name, run in first.items()}
         futures = {client.submit(after, teachers[run.teacher], run, device, folder, pure=False): run for run in missing}
         for future in as_completed(futures, loop=client.loop):
             run, path = futures[future], record(futures[future], folder)
-            content = future.result()
-            if not path.exists():  # the worker has another file system
-                write(content, path)
-            read(path)
+            with suppress(BlockingIOError):  # another process is at it, as its state will say
+                content = future.result()
+                if not path.exists():  # the worker has another file system
+                    write(content, path)
+                read(path)
             yield run
+
+
+def require_one_thread(workers: Mapping[str, int]) -> None:
+    """Raise ValueError if one of `workers`, {address: threads}, has several: random numbers belong to the process, and
+    runs in its threads would draw from each other's.
+    """
+    if several := [address for address, threads in workers.items() if threads > 1]:
+        raise ValueError(
+            f"the Dask workers at {', '.join(several)} have more than one thread, and runs in one process disturb each "
+            f"other's random numbers. Start workers with `{WORKER}`, and `--nworkers N` for N runs at a time"
+        )
+
+
+def require_one_thread_here() -> None:
+    """The same for the worker that runs this, which may have come after the others were looked at."""
+    from dask.distributed import get_worker
+
+    worker = get_worker()
+    require_one_thread({worker.address: worker.state.nthreads})
 
 
 def teach(run: Run, device: str, folder: Path) -> None:
     """Have the teacher of `run` trained, if it has one."""
+    require_one_thread_here()
     if isinstance(run, variational.Run):
         return
     with suppress(FloatingPointError):  # the run will meet it again, and record it
@@ -60,4 +86,5 @@ def teach(run: Run, device: str, folder: Path) -> None:
 
 def after(_: None, run: Run, device: str, folder: Path) -> dict:
     """The record of `run`, whose teacher has been trained."""
+    require_one_thread_here()
     return perform(run, device, progress=False, folder=folder)

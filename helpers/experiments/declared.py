@@ -19,7 +19,6 @@ from helpers.experiments import variational
 
 REPETITIONS = 5
 MASKS = (1, 2, 5, 10, 20, 50, 100)  # m of Monte Carlo dropout: Table 1 has the last, Fig. 2 all of them
-DISTILLATION_EPOCHS = 30
 PROFILES = {"full": 1, "short": 10}  # epochs are divided by this
 MASKS_OF_IDEAL = {"full": 400, "short": 100}  # m of the Monte Carlo that stands for the ideal predictor
 KINDS = ("perturbed", "train", "unseen")  # of S: the left half of Table 1 has the first, the right half all three
@@ -42,6 +41,8 @@ class Row:
     weight_decay: float = 5e-4
     mirror: bool = True
     autocast: torch.dtype | None = torch.bfloat16
+
+    distillation_epochs = 30  # for all rows
 
     @property
     def slug(self) -> str:

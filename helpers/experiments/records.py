@@ -175,7 +175,7 @@ def provenance(profile: str = "full", folder: Path = DATA):
                 "date": content["date"][:10],
                 "device": content["device"],
                 "torch": content["versions"]["torch"],
-                "minutes": round(content["seconds"] / 60),
+                "minutes of the last process": round(content["seconds"] / 60),
             }
             for name, content in found.items()
         },

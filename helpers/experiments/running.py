@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from helpers import checkpoints, compression, datasets, distillation, evaluation, gates, networks, predictors, training
 from helpers.datasets import Data
 from helpers.experiments import sparsifying, variational
-from helpers.experiments.declared import DISTILLATION_EPOCHS, MASKS, MASKS_OF_IDEAL, Run
+from helpers.experiments.declared import MASKS, MASKS_OF_IDEAL, Run
 from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, read, record, weights
 from helpers.files import replacing
 from helpers.seeding import derived, seeded
@@ -53,8 +53,8 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
     except torch.OutOfMemoryError as error:
         raise MemoryError(
             f"the GPU's memory is too small for {run.name} with batches of {run.row.batch_size}: free some of it and run "
-            f"this again, which goes on from the last checkpoint, or run it afresh with `--batch-size "
-            f"{run.row.batch_size // 2}`"
+            f"this again, which goes on from the last checkpoint, or start afresh with `--batch-size "
+            f"{run.row.batch_size // 2} --folder ANOTHER`, since the checkpoints here go on with batches of their own size"
         ) from error
     return read(path)
 
@@ -98,7 +98,7 @@ def settings(run: Run) -> dict:
     row = run.row
     return {
         "training": run.schedule(row.epochs, row.lr),
-        "distillation": run.schedule(DISTILLATION_EPOCHS, row.distillation_lr),
+        "distillation": run.schedule(row.distillation_epochs, row.distillation_lr),
         **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
         "autocast": str(row.autocast),
         "network": repr(row.network()),
@@ -180,7 +180,7 @@ def distilled(
         perturb=datasets.in_turn(S.perturb, *mirroring(run)),
         seed=run.repetition,
         checkpoint=checkpoint(run.name, folder),
-        **run.schedule(DISTILLATION_EPOCHS, run.row.distillation_lr),
+        **run.schedule(run.row.distillation_epochs, run.row.distillation_lr),
         **common(run, progress),
     )
 
@@ -246,8 +246,11 @@ def keep(run: Run, teacher: nn.Module, student: nn.Module, folder: Path) -> None
 
 
 def commit() -> str:
-    """The git commit of the code, with "+" if it has been changed since; "unknown" outside a repository."""
+    """The git commit of the code, with "+" if it has been changed since; "unknown" outside a repository or without git."""
     git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
-    head = git(["git", "rev-parse", "HEAD"])
-    changed = git(["git", "status", "--porcelain", "--", "helpers"]).stdout.strip()
+    try:
+        head = git(["git", "rev-parse", "HEAD"])
+        changed = git(["git", "status", "--porcelain", "--", "helpers"]).stdout.strip()
+    except OSError:  # git is not installed, or may not be run
+        return "unknown"
     return head.stdout.strip() + "+" * bool(changed) if head.returncode == 0 else "unknown"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from helpers import networks, variational
@@ -83,7 +82,6 @@ class Row:
     students: tuple[tuple[int, ...], ...] = ()
     mirror: bool = False
     test_share: float = 0.2
-    autocast: torch.dtype | None = None
 
     @property
     def slug(self) -> str:
