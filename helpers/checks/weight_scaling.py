@@ -94,4 +94,4 @@ def ensemble_variance(function: Callable[[Tensor, Tensor, float, float], Tensor]
         not far(answer, between + tau**2),
         f"for the first input the variance should be {between[0] + tau**2:.4f}, and is {answer[0]:.4f}.",
     )
-    print("Correct: your variance agrees with the enumeration of all masks.")
+    print("Correct: your variance agrees with the one that fast dropout carries to the output.")
