@@ -119,7 +119,7 @@ for kind, factor in draws.items():
 # ## Why gates are inverted
 #
 # The first papers multiplied by $\sigma$ in training and by $1-p$ at test time. Today everybody uses *inverted*
-# dropout: in training the kept part is divided by $1-p$, and at test time nothing happens. In expectation the
+# dropout: in training the kept part is divided by $1-p$, and at test time nothing happens. Mask by mask the
 # two are the same network with its weights in other units. The inverted form has two merits: the network that
 # is used has no dropout code left in it, and changing $p$, or switching dropout off, leaves the scale of what
 # the next layer sees.
@@ -160,9 +160,9 @@ checks.dropout(my_dropout)
 # %% [markdown]
 # ## Algorithm 1, step by step
 #
-# Dropout training lowers the expected loss over examples *and* masks,
-# $\mathbb{E}_{x,y,\sigma}\,\ell(y, f_{\Theta,\sigma}(x))$ (equation 1), by stochastic gradient descent: each
-# step draws a few examples, and for each of them a mask. These are all its lines, for 1,297 digits of 8 × 8
+# Dropout training wants the expected loss over examples *and* masks to be low,
+# $\mathbb{E}_{x,y,\sigma}\,\ell(y, f_{\Theta,\sigma}(x))$ (equation 1), and lowers its mean over the training set
+# (equation 2) by stochastic gradient descent: each step draws a few examples, and for each of them a mask. These are all its lines, for 1,297 digits of 8 × 8
 # pixels and one hidden layer with dropout.
 
 # %%
@@ -281,9 +281,9 @@ checks.shared_dropout(my_shared_dropout)
 # $$\mathbb{E}_\sigma\left\|y - \frac{1}{1-p}(\sigma\circ X)\,w\right\|^2 = \left\|y - Xw\right\|^2
 #   + \frac{p}{1-p}\sum_j \left(\sum_n x_{nj}^2\right) w_j^2 .$$
 #
-# This is ridge regression, but with a coefficient for each feature: its second moment (its variance, if the
-# feature has mean zero), times the odds $p/(1-p)$. First we test the identity by going through all masks of one
-# example after the other.
+# This is ridge regression, but with a coefficient for each feature: the sum of its squares ($N$ times its variance, if
+# the feature has mean zero), times the odds $p/(1-p)$. First we test the identity by enumeration. Both sides are sums
+# over examples, each of which draws a mask of its own, so it is enough to go once through the $2^4$ masks.
 
 # %%
 torch.manual_seed(0)

@@ -137,8 +137,8 @@ print("gates right before and after the ReLU, no linear layer between:", geometr
 
 # %% [markdown]
 # (The third is exact because a ReLU lets a gate through: $\max(0, \tilde\sigma z) = \tilde\sigma\max(0, z)$ for
-# $\tilde\sigma \ge 0$, so that its two gates act as one before the last layer. It takes a *sum* of gated terms in
-# front of the nonlinearity to break the rule.)
+# $\tilde\sigma \ge 0$, so that its two gates act as one before the last layer. With ReLUs it takes a *sum* of gated terms
+# to break the rule. A tanh breaks it with a single gate, and max pooling with gated units that it only compares.)
 #
 # ## Exact, second: linear regression with Gaussian noise
 #
@@ -315,8 +315,9 @@ print("without hidden layers it is zero in both:", bool(geometric["depth"][0].ab
 
 # %% [markdown]
 # The pink lines tell of the hidden layers alone: dashed they lie on zero, which is the third proof; solid they rise
-# with depth, rate and scale. The black lines (distance from the ideal) have in them what the softmax adds, which no
-# linear network escapes either; in these networks it is the larger part.
+# with depth, rate and scale. The black lines (distance from the ideal) have in them what the softmax does, which no
+# linear network escapes either. With depth the dashed one is even the higher of the two, and the solid one does not rise
+# with every layer: distances of this kind do not add up, and errors can cancel.
 #
 # ## Move the rate and the scale
 #
@@ -442,13 +443,14 @@ In its section 3.1 it calls weight scaling only weakly motivated, since mean and
 """))
 
 # %% [markdown]
-# The numbers agree in kind. LeNet drops units before its last layer only: weight scaling *is* the geometric mean
-# there, and nothing is lost in test error. LeNetAll and Quick have gates in front of nonlinearities and pooling, and
-# something is. That the differences in error are small next to our distances is because an error counts only which
+# The numbers do not contradict each other. LeNet drops units before its last layer only: weight scaling *is* the
+# geometric mean there, and the two errors are equal (though the average of masks is another mean). LeNetAll and Quick
+# have gates in front of nonlinearities and pooling. For LeNetAll the errors differ by two digits of 10,000, which is
+# noise, for Quick by 1.4 points. That the differences in error are small next to our distances is because an error counts only which
 # class comes first; and the networks here have random weights, while training with dropout makes a network one on
 # which its masks agree. The book adds a warning: no theory says how accurate the rule is in deep networks, yet it
 # often works well.
 #
 # **In one sentence:** weight scaling is the geometric mean over all masks as long as what lies between gates and
-# softmax is linear, it is the ideal predictor not even then, and each nonlinearity that sees a sum of gated units
-# moves it further away.
+# softmax is linear, it is the ideal predictor not even then, and nonlinearities behind the gates take it away from the
+# geometric mean as well.

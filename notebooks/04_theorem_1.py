@@ -134,8 +134,8 @@ def J_prime(loss, f, q):
 # > *then there is a number* $\Delta$ *with* $J(q) = J'(q) + \Delta$ *for every* $q$.
 #
 # The first part says that what we go down is an upper bound of what we want to be low. The second says that
-# it is the same function up to a constant: the same gradients, the same minimisers in any family of students,
-# and nothing lost by looking at a single mask. All Bregman divergences satisfy it, KL and the squared error
+# it is the same function up to a constant: the same gradients, the same minimisers in any family of students.
+# Looking at a single mask loses nothing on average; it only makes the gradient noisier. All Bregman divergences satisfy it, KL and the squared error
 # among them (notebook 05 is about them).
 #
 # **Proof of i).** Jensen's inequality: a convex function of a mean is at most the mean of the function. Fix
@@ -201,7 +201,7 @@ for name, (wanted, had) in objectives.items():
 # %% [markdown]
 # In the first row the points lie on a line parallel to the diagonal (for the focal loss on the diagonal: its
 # $g_1$ is zero). For reverse KL and L1 they are above it, as i) says, at a distance that depends on the
-# student. For the last loss some are below.
+# student. For the last loss they run into it, and some fall below by less than the size of a dot, as the table says.
 #
 # The same constant means the same gradient. We take a student with weights, one linear layer, and
 # differentiate both objectives with respect to them:
@@ -220,8 +220,8 @@ for name, loss in losses.items():
 # ## The empirical version
 #
 # In practice neither mean is exact. There are $n$ examples instead of all possible ones: the paper's $\hat J$
-# and $\hat J'$, equations 6 and 7. And where $f_{\text{dropout}}$ is needed there are $m$ masks instead of
-# all (equation 4). But the proof asked nothing of the distribution of $x$ or $\sigma$, and a list of examples
+# and $\hat J'$, equations 6 and 7. And where all masks are needed there are $m$ of them (equation 4); let us write
+# $\hat J_m$ and $\hat J'_m$ then. But the proof asked nothing of the distribution of $x$ or $\sigma$, and a list of examples
 # or masks, each equally likely, is a distribution, too. So the theorem holds for any sample, word for word,
 # with a $\Delta$ of its own:
 
@@ -233,7 +233,7 @@ def sampled(f, m, n):
 
 
 def gaps(loss, members, examples):
-    """Ĵ - Ĵ' of every student on a sample, [Q]."""
+    """Ĵₘ - Ĵ'ₘ of every student on a sample, [Q]."""
     return torch.stack([bregman.objectives(loss, members, q[examples])[2] for q in students])
 
 
@@ -242,16 +242,16 @@ torch.manual_seed(SEED)
 first, second, single = sampled(f, 20, 10), sampled(f, 20, 10), sampled(f, 1, 10)
 for name in ("KL(f ‖ q)", "squared error"):
     one, other = gaps(losses[name], *first), gaps(losses[name], *second)
-    print(f"{name}, 20 masks of 10 digits: Ĵ - Ĵ′ is a constant: {spread(one) < 1e-12}")
+    print(f"{name}, 20 masks of 10 digits: Ĵₘ - Ĵ′ₘ is a constant: {spread(one) < 1e-12}")
     print(f"  another sample has another constant: {bool((one[0] - other[0]).abs() > 1e-6)}")
     print(f"  with a single mask it is zero: {bool(gaps(losses[name], *single).abs().max() < 1e-12)}")
 moves = spread(gaps(losses["reverse KL(q ‖ f)"], *first))
-print(f"reverse KL(q ‖ f), 20 masks of 10 digits: Ĵ - Ĵ′ is a constant: {moves < 1e-12}")
+print(f"reverse KL(q ‖ f), 20 masks of 10 digits: Ĵₘ - Ĵ′ₘ is a constant: {moves < 1e-12}")
 
 # %% [markdown]
-# A warning hides in the last line of each block. If the masks are drawn once and kept, then $\hat J$ and
-# $\hat J'$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$, and with one mask per example the
-# student learns that one member. Algorithm 2 therefore draws new masks in every step: what it goes down is
+# A warning hides in the last line of each block. If $m$ masks are drawn once for each example and kept, then $\hat J_m$
+# and $\hat J'_m$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$; with a single one the student learns that
+# one member. Algorithm 2 therefore draws new masks in every step: what it goes down is
 # the mean over all of them. For the squared error the shortfall is known: $m$ masks have on average
 # $(1 - \frac1m)$ of the variance that all masks have.
 
@@ -453,8 +453,8 @@ checks.information(my_information)
 
 # %% [markdown]
 # **3. A counterexample of your own.** Write a loss that is convex in $y$, zero for equal arguments and
-# positive otherwise, and for which the gap nevertheless depends on the student. L1 and reverse KL you know
-# already; find another one.
+# positive otherwise, and for which the gap nevertheless depends on the student. L1 and reverse KL are two; find a
+# third.
 
 # %%
 def my_loss(y, y_hat):
@@ -486,10 +486,11 @@ convex in their first argument, and of ii) that all Bregman divergences satisfy 
 
 # %% [markdown]
 # A theorem leaves nothing to disagree about; the numbers agree with it to rounding. What the page adds are
-# its edges: how the gap of other losses moves, that $\Delta$ belongs to the sample of masks, so that they
+# its edges: how the gap of other losses moves, that a fixed sample of masks has a target of its own, so that they
 # must be drawn anew in every step, and that equal minimisers of $J$ and $J'$ are the ideal predictor only if
 # the loss is least at equality. The size of $\Delta$ is that of this small, often dropped ensemble; another
 # seed changes it, and none of the facts.
 #
-# **In one sentence:** a loss that is linear in what the teacher says cannot tell a random member from the
-# mean of all, except by a constant, which for KL is the information that the mask has about the label.
+# **In one sentence:** a loss that is linear in what the teacher says, but for a term that knows no student, cannot
+# tell a random member from the mean of all, except by a constant, which for KL is the information that the mask has
+# about the label.

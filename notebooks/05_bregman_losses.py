@@ -216,7 +216,7 @@ for name, loss in family.items():
 # ## And for nothing else
 #
 # The converse is true as well: a loss $\ell(y, \hat y) \ge 0$ that vanishes for $y = \hat y$, is smooth
-# enough, and has the mean as its best constant for *every* random $Y$, is a Bregman divergence (Banerjee, Guo
+# enough, and has the mean as its *only* best constant for *every* random $Y$, is a Bregman divergence (Banerjee, Guo
 # and Wang, 2005). For numbers the proof is short. Let $h(y) = \partial \ell(y, q) / \partial q$. If $Y$ has
 # only the values $a < q < b$, with mean $q$, then the derivative of the expected loss must vanish there:
 #
@@ -229,8 +229,11 @@ for name, loss in family.items():
 #
 # $$\ell(y, q) = \int_y^q \varphi''(t)\,(t - y)\,dt = \varphi(y) - \varphi(q) - (y - q)\,\varphi'(q).$$
 #
-# The proof also says where to find $\varphi$: hold the second argument still at any point $c$. Of a Bregman
-# divergence $\ell(y, c)$ is $\varphi(y)$ less a straight line, and a straight line does not change a gap. So
+# And $\varphi$ is strictly convex: for a constant $Y = y$ no other constant is best, hence $\ell(y, q) > 0$ for
+# $q \ne y$, and $\varphi$ lies above each of its tangents. ∎
+#
+# The proof also says where to find $\varphi$: hold the second argument still at any point $r$. Of a Bregman
+# divergence $\ell(y, r)$ is $\varphi(y)$ less a straight line, and a straight line does not change a gap. So
 # *every loss can be asked what it would be if it were a Bregman divergence*: build the divergence of that
 # slice, and compare.
 #
@@ -551,5 +554,5 @@ distance and KL, and says that all Bregman divergences do.
 # and none of the verdicts.
 #
 # **In one sentence:** the losses that lead a student to the mean of random teachers are the Bregman
-# divergences and no others; L1 leads to a median, and reverse KL to the geometric mean that weight scaling
+# divergences, up to a term that knows only the teacher, and no others; L1 leads to a median, and reverse KL to the geometric mean that weight scaling
 # approximates.

@@ -100,9 +100,9 @@ print("the standard prediction is something else:", bool(to_ideal > 0.01))
 # step zero it *is* standard dropout. Each step draws a few unlabelled examples, one mask for each of them, and
 # takes a step down the gradient of
 #
-# $$\frac1m \sum_{j=1}^m \ell\big(f_{\Theta^*,\sigma^j}(x_j),\, q_\Omega(x_j)\big).$$
+# $$\frac1n \sum_{j=1}^n \ell\big(f_{\Theta^*,\sigma^j}(x_j),\, q_\Omega(x_j)\big).$$
 #
-# The ideal predictor appears nowhere in these lines. We note on the way what the student predicts, for the
+# (The paper calls the size $n$ of this mini-batch $m$; on these pages $m$ is a number of masks.) The ideal predictor appears nowhere in these lines. We note on the way what the student predicts, for the
 # picture below.
 
 # %%
@@ -113,7 +113,7 @@ watched, path = [0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000], [q_standard
 
 torch.manual_seed(1)
 for t in range(steps):
-    x = S[torch.randint(len(S), (64,))]  # sample m examples
+    x = S[torch.randint(len(S), (64,))]  # sample n examples
     with gates.sampling(teacher), torch.no_grad():  # sample a mask for each
         y = teacher(x).softmax(-1)
     loss = bregman.kl(y, student(x).softmax(-1)).mean()
@@ -201,7 +201,8 @@ print("and nearer than any of the gated networks is:", bool(gap(path[-1]) < gap(
 # %% [markdown]
 # Dots coincide where masks differ only in units that are silent for every digit. The ideal is a mean of
 # probabilities, and no weights need belong to it: the student comes near and stops. And the path is not smooth:
-# it follows one random member after the other, until a small learning rate averages over them.
+# each step follows a few random members, one for each example of its batch, until a small learning rate averages over
+# them.
 #
 # ## Which loss leads where
 #
@@ -491,8 +492,8 @@ each example and step, and advises against noise without giving a number.
 
 # %% [markdown]
 # The paper measures test error, on which the three kinds of S hardly differ; the distance to the ideal is what
-# distillation lowers, and tells more on few images. That three natural kinds of S are about equally good, and
-# noise is not, holds in both.
+# distillation lowers, and tells more on few images. That three natural kinds of S are about equally good holds in both
+# (on photographs it did not hold for us: notebook 07); noise the paper only advises against.
 #
 # **In one sentence:** chase one random member for each example with a Bregman loss, from the teacher's weights,
 # on images like those to come, and the student arrives at the mean; other losses arrive elsewhere.

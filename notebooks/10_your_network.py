@@ -229,7 +229,7 @@ display(Markdown(
 # what it was asked to be. If a few hundred labels are at hand, compare `evaluation.table` before you decide.
 #
 # And what does it cost? Seconds for 200 digits, measured side by side. (`predictors.monte_carlo` does not repeat what
-# comes before the first gate, here the first convolution; the plain loop does.)
+# comes before the first gate, here both convolutions; the plain loop does.)
 
 # %%
 def seconds(predict):
@@ -306,8 +306,8 @@ with torch.no_grad():
 #   \underbrace{\mathbb{E}_\sigma H\big(f_\sigma(x)\big)}_{\text{the members'}} +
 #   \underbrace{I(y; \sigma \mid x)}_{\text{their quarrel}}.$$
 #
-# The student matches the average, so it can have the first term and not the last one, which is a property of many
-# predictions. We look at three kinds of inputs: digits, digits turned by 60 degrees, and small grey patches from
+# The student matches the average, so it can have the left side, all doubt, but not its division into the two parts on
+# the right, which are properties of many predictions. We look at three kinds of inputs: digits, digits turned by 60 degrees, and small grey patches from
 # two photographs, which are no digits at all.
 
 # %%
@@ -402,8 +402,8 @@ print("on digits both students beat the usual prediction:",
 # gain, and something to lose.
 #
 # Can doubt tell a stranger from a digit? For each measure, the probability that a random patch gets a higher value
-# than a random digit (the area under the ROC curve: 0.5 is chance, 1 is perfect). The mutual information is there
-# for the ensemble alone.
+# than a random digit (the area under the ROC curve: 0.5 is chance, 1 is perfect, and below 0.5 it is the *digits* that
+# get the higher values). The mutual information is there for the ensemble alone.
 
 # %%
 def telling(measure):
@@ -430,7 +430,8 @@ print("on the patches nearly all doubt is shared by the members:",
 # ## Turn a digit
 #
 # Turn one digit with the slider. In the middle, what the predictors say of it; on the right, the mean entropy over
-# 100 digits turned by that angle, and the ensemble's mutual information, for which the student has no counterpart.
+# 100 digits turned by that angle, and the ensemble's mutual information, for which the student has no counterpart. (The
+# student here is the second one, which has seen turned digits.)
 
 # %%
 ANGLES = list(range(0, 181, 30))
@@ -543,8 +544,9 @@ calibration or doubt, and leaves recurrent networks to future work.
 """))
 
 # %% [markdown]
-# All three kinds in the paper are images of the same objects. Where inputs are of another kind altogether, it does
-# matter: the student follows the ensemble only there where it was shown what the ensemble says. And it keeps one
+# All three kinds in the paper are images of the same objects, and it found little difference between them; we did on
+# photographs (notebook 07). With inputs of another kind it matters more: the student follows the ensemble well where it
+# was shown what the ensemble says, and less well elsewhere. And it keeps one
 # number, how much doubt there is, and loses where the doubt comes from.
 #
 # **In one sentence:** a network with dropout, some unlabelled inputs like those to come, and one call give a plain
