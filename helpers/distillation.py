@@ -94,8 +94,8 @@ def distill(
         parameters; if their outputs differ in shape, or
         are no logits while `output` is the softmax; if there are no examples, or one holds NaN or infinity; if a
         checkpoint is damaged or belongs to another run.
-    TypeError : if it is not plain what the inputs in a batch are, or if they are numbers of another type than the
-        networks compute with.
+    TypeError : if it is not plain what the inputs in a batch are, if they are numbers of another type than the networks
+        compute with, or if a network returns no tensor while `output` is the softmax.
     FloatingPointError : if the loss diverges.
 
     Examples

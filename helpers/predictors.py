@@ -6,7 +6,8 @@ gradient is recorded. `output` turns what the network returns into the predictio
 the softmax unless the network already returns probabilities, or is a regression (``output=lambda z: z``).
 Inputs are worked through `batch_size` examples at a time: a small batch stays in the processor's cache.
 A network of several inputs gets them as a tuple of tensors, for ``model(a, b)``, or as a dictionary, for
-``model(name=a, other=b)``. Inputs of another type of number than the network computes with are a TypeError.
+``model(name=a, other=b)``. Inputs of another type of number than the network computes with are a TypeError, and so
+is a network that returns no tensor, unless `output` takes one out of what it returns.
 """
 
 from collections.abc import Callable, Iterator

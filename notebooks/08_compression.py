@@ -110,10 +110,9 @@ def perceptron(p=0.5, widths=(128, 128)):
 
 
 class Row(declared.Row):
-    """A row whose students are trained for as long, and at the same rates, as networks trained from labels."""
+    """Its students are trained for as long, and at the same rates, as networks trained from labels."""
 
-    distillation_epochs = 60
-    distillation_lr = {0: 0.05, 40: 0.01}  # noqa: RUF012 - a constant
+    distillation_epochs, distillation_lr = 60, {0: 0.05, 40: 0.01}
 
 
 schedule = {"epochs": 60, "lr": {0: 0.05, 40: 0.01}, "batch_size": 32, "mirror": False, "autocast": None}
