@@ -69,6 +69,7 @@ RESULTS = {
     "Table 1, right: what the student is distilled on": records.right,
     "Quick with dropout before and after pooling (a tenth of the epochs)": records.placements,
     "Sparse variational dropout: Table 2 of Molchanov et al.": sparsity.table_2,
+    "Sparse variational dropout: Table 2 by the part of the digits that is trained on": sparsity.shares,
     "Sparse variational dropout: errors and weights": sparsity.errors,
     "Averaging 100 masks: seconds, and how many times as long other ways take": records.speed,
     "Where the records of Table 1 come from": records.provenance,

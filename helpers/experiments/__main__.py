@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
             case "table":
                 for table in (records.left, records.right, records.placements):
                     print(table(asked.profile, asked.folder).to_string(), end="\n\n")
-                for table in (sparsity.table_2, sparsity.errors):
+                for table in (sparsity.table_2, sparsity.shares, sparsity.errors):
                     print(table(folder=asked.folder).to_string(), end="\n\n")
             case "run":
                 require_device(asked.device)
