@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,27 +70,27 @@ def fingerprint(tensors: Iterable[Tensor]) -> int:
 
 
 def describe(function: Callable | None) -> str:
-    """A function's name and bound arguments, or an object's class and attributes, the same in every process (unlike their
-    repr, which has an address). Functions without a name are told apart by their code."""
+    """A function's name and bound arguments, or an object's class and what it says of itself, the same in every process.
+
+    Functions without a name are told apart by their code. Attributes of objects are left out, unless their `repr` shows
+    them: some count, or remember.
+    """
     if isinstance(function, partial):
-        return f"{describe(function.func)}({listed({**dict(enumerate(function.args)), **function.keywords})})"
+        bound = {**dict(enumerate(function.args)), **function.keywords}
+        values = {key: describe(value) if callable(value) else text(value) for key, value in bound.items()}
+        listed = [value if isinstance(key, int) else f"{key}={value}" for key, value in values.items()]
+        return f"{describe(function.func)}({', '.join(listed)})"
     if not hasattr(function, "__qualname__"):
-        attributes = listed(vars(function)) if hasattr(function, "__dict__") else ""
-        return f"{describe(type(function))}" + f"({attributes})" * bool(attributes)
+        kind = describe(type(function))
+        return kind if type(function).__repr__ is object.__repr__ else f"{kind} {text(function)}"
     name = f"{function.__module__}.{function.__qualname__}"
     if name.endswith("<lambda>"):
         code = function.__code__
-        constants = [repr(c) for c in code.co_consts if not hasattr(c, "co_code")]
+        constants = [text(c) for c in code.co_consts if not hasattr(c, "co_code")]
         name += f" {zlib.crc32(repr((code.co_code, code.co_names, constants)).encode()):08x}"
     return name
 
 
-def listed(arguments: Mapping[int | str, Any]) -> str:
-    """Arguments by position (a number) or name, as one would write them; a tensor by its `fingerprint`."""
-
-    def written(value: Any) -> str:
-        if isinstance(value, Tensor):
-            return f"tensor {fingerprint([value]):08x}"
-        return describe(value) if callable(value) else re.sub(" at 0x[0-9a-f]+", "", repr(value))
-
-    return ", ".join(written(v) if isinstance(key, int) else f"{key}={written(v)}" for key, v in arguments.items())
+def text(value: Any) -> str:
+    """`repr` without addresses, which are other ones in every process."""
+    return re.sub(" at 0x[0-9a-f]+", "", repr(value))

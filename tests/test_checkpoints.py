@@ -294,6 +294,7 @@ FUNCTIONS = {
     "loss with a number": bregman.PNorm(1.5),
     "loss with another": bregman.PNorm(4.0),
     "loss with a matrix": bregman.Mahalanobis(torch.eye(2)),
+    "loss with another matrix": bregman.Mahalanobis(2 * torch.eye(2)),
     "instance with an instance": partial(compose, Noise(), [object]),
 }
 

@@ -426,7 +426,7 @@ def softmax_when_warm(z):
         ({"loss": bregman.squared_euclidean}, ["loss"]),
         ({"perturb": datasets.mirror}, ["perturb"]),
         ({"batch_size": 4}, ["batch_size"]),
-        ({"student": student_network()}, ["parameters"]),
+        ({"student": student_network()}, ["parameters", "trained", "student's mode"]),
         ({"output": softmax_when_warm}, ["output"]),
     ],
     ids=["teacher", "data", "samples", "loss", "perturb", "batch_size", "student", "output"],

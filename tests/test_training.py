@@ -217,7 +217,7 @@ def test_a_finished_run_is_returned_without_a_step(path):
         ({"weight_decay": 0.0}, ["weight_decay"]),
         ({"seed": 1}, ["seed"]),
         ({"perturb": nn.Identity()}, ["perturb"]),
-        ({"model": nn.Sequential(nn.Linear(D, K))}, ["parameters", "rates"]),
+        ({"model": nn.Sequential(nn.Linear(D, K))}, ["parameters", "trained", "rates"]),
         ({"inputs": examples()[0] + 1}, ["data"]),
         ({"labels": (examples()[1] + 1) % K}, ["data"]),
     ],
