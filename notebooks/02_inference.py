@@ -369,20 +369,21 @@ pooling(0.5)
 # %% [markdown]
 # What does it do to a network? Two small convolutional networks for the 8 × 8 digits, which differ in the order of
 # two layers. For the first one we also try to mend weight scaling: a single pass in which the pooling layer returns
-# the mean of the closed form instead of the maximum. Since nothing but a linear layer follows, the logits then have
+# the mean over all masks instead of the maximum. Since nothing but a linear layer follows, the logits then have
 # their exact means over all masks.
 
 # %%
 class ExpectedMaxPool(nn.Module):
-    """h₍₁₎ + p h₍₂₎ + p² h₍₃₎ + p³ h₍₄₎ in windows of 2 × 2 positive units: the mean of the gated maximum."""
+    """The mean over all 16 masks of the largest dropped and rescaled unit in windows of 2 × 2."""
 
     def __init__(self, p):
         super().__init__()
-        self.p = p
+        masks = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4)
+        self.weighted = [(sigma / (1 - p), torch.where(sigma == 1, 1 - p, p).prod()) for sigma in masks]
 
     def forward(self, h):  # [N, C, H, W]
         windows = h.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
-        return (windows.sort(descending=True).values * self.p ** torch.arange(4)).sum(-1)
+        return sum(weight * (windows * kept).amax(-1) for kept, weight in self.weighted)
 
 
 def convolutional(*middle):
