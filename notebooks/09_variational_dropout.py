@@ -57,7 +57,7 @@ from helpers import compression, datasets, elbo, predictors, sparse, training, v
 from helpers.checks import variational_dropout as checks
 from helpers.distillation import distill
 from helpers.experiments import records, sparsifying, sparsity
-from helpers.experiments.variational import LENET_300_100, TABLE_2
+from helpers.experiments.variational import LENET_5, LENET_300_100, TABLE_2
 from helpers.plots import variational_dropout as plots
 
 torch.set_num_threads(1)  # networks this small gain nothing from a second one
@@ -494,27 +494,34 @@ plots.figure_4({"first": masks["0"], "second": masks["3"]})
 sparsity.errors()
 
 # %%
-lenet = sparsity.recorded(LENET_300_100)
-if lenet is None:
-    display(Markdown("LeNet-300-100: **not run** yet."))
-else:
-    kept, total = lenet["weights kept"], lenet["weights"]
-    disk = lenet["bytes"]["dense"] / lenet["bytes"]["sparse"]
-    display(sparsity.layers(LENET_300_100))
+def what_is_left(row):
+    """What the record of `row` says of its pruned network."""
+    content = sparsity.recorded(row)
+    if content is None:
+        display(Markdown(f"*{row.name}*: **not run** yet."))
+        return
+    kept, total, stored = content["weights kept"], content["weights"], content["bytes"]
+    display(Markdown(f"""
+*{row.name}, {content["profile"]} run:* {kept:,} of {total:,} weights remain, {total / kept:.0f}× fewer, with a
+test error of {content["metrics"]["pruned"]["error"]:.2f} %. On disk it is {stored["dense"] / stored["sparse"]:.0f}×
+smaller ({stored["sparse"]:,} bytes). Commit {content["commit"][:9]}, {content["date"][:10]}. Removed from each layer:
+"""))
+    display(sparsity.layers(row))
     thresholds = {
         threshold: {"fewer weights": f"{found['compression']:.0f}×", "error [%]": round(found["error"], 2)}
-        for threshold, found in lenet["by threshold"].items()
+        for threshold, found in content["by threshold"].items()
     }
     display(pd.DataFrame.from_dict(thresholds, orient="index").rename_axis(columns="pruned at log α"))
-    display(Markdown(f"""
-*LeNet-300-100, {lenet["profile"]} run:* {kept:,} of {total:,} weights remain, {total / kept:.0f}× fewer, with a
-test error of {lenet["metrics"]["pruned"]["error"]:.2f} %. On disk it is {disk:.0f}× smaller
-({lenet["bytes"]["sparse"]:,} bytes). Commit {lenet["commit"][:9]}, {lenet["date"][:10]}.
-"""))
+
+
+what_is_left(LENET_300_100)
+
+# %%
+what_is_left(LENET_5)
 
 # %% [markdown]
-# The pruned network itself is in `data/weights`. How many of the 300 connections of each pixel does it
-# keep? Like NOISE-DIGITS, it has stopped looking where nothing is written.
+# The pruned networks themselves are in `data/weights`. How many of the 300 connections of each pixel does the first
+# one keep? Like the network of NOISE-DIGITS, it has stopped looking where nothing is written.
 
 # %%
 stored = records.weights(f"sparse.{LENET_300_100.slug}.trained.1.full")
@@ -584,6 +591,7 @@ print("the posterior's student answers like its ideal predictor in 97 of 100 cas
 # distilled from its ideal variational predictor:
 
 # %%
+lenet = sparsity.recorded(LENET_300_100)
 if lenet is not None:
     rows = {
         "pruned posterior": {
