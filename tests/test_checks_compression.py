@@ -62,6 +62,30 @@ def thin_by_parameter(first, second, kept):
     return [a, b]
 
 
+def thin_in_place(first, second, kept):
+    first.weight, first.bias = nn.Parameter(first.weight[kept]), nn.Parameter(first.bias[kept])
+    second.weight = nn.Parameter(second.weight[:, kept])
+    return first, second
+
+
+def masked_in_place(first, second, kept):
+    with torch.no_grad():
+        first.weight.mul_(torch.zeros(len(first.weight), 1).index_fill(0, kept, 1.0))
+    return thin(first, second, kept)
+
+
+def thin_without_bias(first, second, kept):
+    layers = thin(first, second, kept)
+    layers[0].bias = None
+    return layers
+
+
+def thin_without_second_bias(first, second, kept):
+    layers = thin(first, second, kept)
+    layers[1].bias = None
+    return layers
+
+
 @pytest.mark.parametrize("answer", [thin, thin_by_parameter])
 def test_thinning_accepts_right_answers(answer, capsys):
     checks.thinning(answer)
@@ -74,6 +98,10 @@ def test_thinning_accepts_right_answers(answer, capsys):
         (lambda a, b, kept: None, "returns nothing yet"),
         (lambda a, b, kept: a, "two nn.Linear"),
         (lambda a, b, kept: (a, b), "A unit is a row"),
+        (thin_in_place, "layers that were given were changed"),
+        (masked_in_place, "layers that were given were changed"),
+        (thin_without_bias, "has no bias"),
+        (thin_without_second_bias, "has no bias"),
         (lambda a, b, kept: thin(a, b, kept, rows=kept.flip(0)), "rows of the first"),
         (lambda a, b, kept: thin(a, b, kept, bias=kept.flip(0)), "not their biases"),
         (lambda a, b, kept: thin(a, b, kept, columns=kept.flip(0)), "columns of the second"),

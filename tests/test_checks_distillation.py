@@ -97,7 +97,12 @@ def hidden(x, rate):
 
 
 @pytest.mark.parametrize(
-    "answer", [datasets.drop_pixels, lambda x, rate: x.where(torch.rand_like(x[:, :1]) >= rate, torch.tensor(0.0))]
+    "answer",
+    [
+        datasets.drop_pixels,
+        lambda x, rate: x.where(torch.rand_like(x[:, :1]) >= rate, torch.tensor(0.0)),
+        lambda x, rate: x.double() * (torch.rand_like(x[:, :1]) >= rate),
+    ],
 )
 @pytest.mark.parametrize("seed", range(5))
 def test_perturbation_accepts_right_answers(answer, seed, capsys):
@@ -115,6 +120,7 @@ def test_perturbation_accepts_right_answers(answer, seed, capsys):
         (lambda x, rate: x[:, 0], "expected the shape of x"),
         (lambda x, rate: x.mul_(torch.rand_like(x[:, :1]) >= rate), "x itself was changed"),
         (lambda x, rate: hidden(x, rate) / (1 - rate), "divided by 1 - rate"),
+        (lambda x, rate: hidden(x, rate).double() / (1 - rate), "divided by 1 - rate"),
         (lambda x, rate: hidden(x, rate) * 2, "must stay as they are"),
         (lambda x, rate: x * (torch.rand_like(x) >= rate), "channels of one pixel"),
         (lambda x, rate: x * (torch.rand(x.shape[2:]) >= rate), "every image lost the same pixels"),

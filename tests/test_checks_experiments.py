@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,10 +20,14 @@ def one_by_one(values, p):
     for v in sorted(values.tolist(), reverse=True):
         total += left * (1 - p) * v / (1 - p)
         left *= p
-    return torch.tensor(total, dtype=torch.float64)
+    return total
 
 
-@pytest.mark.parametrize("answer", [by_formula, one_by_one])
+def by_numpy(values, p):
+    return np.sum(np.sort(values.numpy())[::-1] * p ** np.arange(len(values)))
+
+
+@pytest.mark.parametrize("answer", [by_formula, one_by_one, by_numpy, lambda v, p: torch.tensor(one_by_one(v, p))])
 @pytest.mark.parametrize("seed", range(5))
 def test_expected_maximum_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
@@ -35,6 +40,9 @@ def test_expected_maximum_accepts_right_answers(answer, seed, capsys):
     [
         (lambda v, p: None, "returns nothing yet"),
         (lambda v, p: v.max(), "weight scaling"),
+        (lambda v, p: max(v.tolist()), "weight scaling"),
+        (lambda v, p: str(by_formula(v, p)), "expected a number, got str"),
+        (lambda v, p: by_formula(v.copy_(v.sort().values), p), "changed its argument in place"),
         (lambda v, p: (1 - p) * by_formula(v, p), "1/\\(1-p\\) is missing"),
         (lambda v, p: (v * p ** torch.arange(len(v))).sum(), "sort them"),
         (lambda v, p: by_formula(v, 1 - p), "interchanged"),
@@ -79,6 +87,9 @@ def test_standard_error_accepts_right_answers(answer, seed, capsys):
         (lambda e, n: right(e, n) * math.sqrt(n), "single image"),
         (lambda e, n: right(e, n) / math.sqrt(n), "divided by n"),
         (lambda e, n: math.sqrt(abs(e * (1 - e)) / n), "in %"),
+        (lambda e, n: (e * (1 - e) / n) ** 0.5, "in %"),
+        (lambda e, n: math.sqrt(e * (1 - e) / n), "in %"),
+        (lambda e, n: torch.tensor(e * (1 - e) / n).sqrt(), "in %"),
         (lambda e, n: e / n, "should be"),
     ],
 )
@@ -87,3 +98,8 @@ def test_standard_error_says_what_is_wrong(answer, message, seed):
     torch.manual_seed(seed)
     with pytest.raises(Unsolved, match=message):
         checks.standard_error(answer)
+
+
+def test_standard_error_blames_the_percentage_for_no_other_error():
+    with pytest.raises(ValueError, match="could not convert"):
+        checks.standard_error(lambda e, n: float("e"))

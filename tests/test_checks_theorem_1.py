@@ -20,8 +20,16 @@ def gap_by_loop(loss, f, q):
     return J - J_prime
 
 
+def by_numbers(loss, f, q):
+    return bregman.objectives(loss, f, q)[2].item()
+
+
+def by_numpy(loss, f, q):
+    return loss(f.mean(0), q).numpy().mean() - loss(f, q).numpy().mean()
+
+
 @SEEDS
-@pytest.mark.parametrize("answer", [gap, gap_by_loop, lambda loss, f, q: bregman.objectives(loss, f, q)[2]])
+@pytest.mark.parametrize("answer", [gap, gap_by_loop, by_numbers, by_numpy])
 def test_gap_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
     checks.gap(answer)
@@ -32,7 +40,10 @@ def test_gap_accepts_right_answers(answer, seed, capsys):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda loss, f, q: None, "returns nothing yet"),
+        (lambda loss, f, q: None, "write its body and return a number"),
+        (lambda loss, f, q: gap(loss, f, q).tolist() + 1j, "expected a number, got complex"),
+        (lambda loss, f, q: -gap(loss, f, q).item(), "J' - J"),
+        (lambda loss, f, q: gap(loss, f.div_(f.sum(-1, keepdim=True) + 1), q), "changed its argument in place"),
         (lambda loss, f, q: -gap(loss, f, q), "J' - J"),
         (lambda loss, f, q: loss(f.mean(0), q).mean(), "J alone"),
         (lambda loss, f, q: loss(f, q).mean(), "J' alone"),
@@ -99,12 +110,14 @@ def test_information_says_what_is_wrong(answer, message, seed):
     "loss",
     [
         lambda y, y_hat: (y - y_hat).pow(4).sum(-1),
-        lambda y, y_hat: (y - y_hat).abs().sum(-1),
+        lambda y, y_hat: (y - y_hat).abs().amax(-1),
         lambda y, y_hat: (y - y_hat).norm(dim=-1),
         lambda y, y_hat: (y.sqrt() - y_hat.sqrt()).square().sum(-1),  # Hellinger
-        bregman.reverse_kl,
+        lambda y, y_hat: ((y - y_hat).square() / y_hat).sum(-1),
+        lambda y, y_hat: bregman.kl(y, (y + y_hat) / 2) + bregman.kl(y_hat, (y + y_hat) / 2),
+        lambda y, y_hat: (y - y_hat).abs().sum(-1) + bregman.reverse_kl(y, y_hat),
     ],
-    ids=["fourth power", "L1", "distance", "Hellinger", "reverse KL"],
+    ids=["fourth power", "largest difference", "distance", "Hellinger", "χ²", "Jensen–Shannon", "L1 + reverse KL"],
 )
 def test_counterexample_accepts_right_answers(loss, seed, capsys):
     torch.manual_seed(seed)
@@ -119,6 +132,15 @@ def test_counterexample_accepts_right_answers(loss, seed, capsys):
         (lambda y, y_hat: None, "returns nothing yet"),
         (bregman.kl, "for every student"),
         (bregman.squared_euclidean, "for every student"),
+        (lambda y, y_hat: (y - y_hat).square().sum(1), r"the loss must be \[20, 10\].*sum over the last dimension"),
+        (lambda y, y_hat: (y * (y / y_hat).log()).sum(1), "sum over the last dimension"),
+        (lambda y, y_hat: (y - y_hat).pow(4).sum(1), "sum over the last dimension"),
+        (lambda y, y_hat: (y - y_hat).abs().sum(-1), "L1.*that one is on the page"),
+        (lambda y, y_hat: (y - y_hat).abs().sum(-1) / 2, "that one is on the page"),  # the total variation
+        (lambda y, y_hat: (y - y_hat).relu().sum(-1), "that one is on the page"),  # so is this, for distributions
+        (bregman.reverse_kl, "reverse KL.*that one is on the page"),
+        (lambda y, y_hat: (y_hat * (y_hat / y).log2()).sum(-1), "reverse KL.*that one is on the page"),
+        (lambda y, y_hat: y.sub_(y_hat).pow(4).sum(-1), "changed its argument in place"),
         (lambda y, y_hat: -(y * y_hat.log()).sum(-1), "must be zero"),
         (lambda y, y_hat: (y - y_hat).sum(-1), "must be positive"),
         (lambda y, y_hat: (y - y_hat).norm(dim=-1).sqrt(), "not convex"),

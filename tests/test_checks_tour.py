@@ -48,7 +48,20 @@ def left_in_training_mode(model, x, m):
         return sum(model(x).softmax(-1) for _ in range(m)) / m
 
 
-@pytest.mark.parametrize("answer", [average, average_of_copies])
+def layers_left_in_training_mode(model, x, m):
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.train()
+    with torch.no_grad():
+        return sum(model(x).softmax(-1) for _ in range(m)) / m
+
+
+def average_in_double(model, x, m):
+    with gates.sampling(model), torch.no_grad():
+        return sum(model(x).double().softmax(-1) for _ in range(m)) / m
+
+
+@pytest.mark.parametrize("answer", [average, average_of_copies, average_in_double])
 @pytest.mark.parametrize("seed", range(5))
 def test_monte_carlo_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
@@ -68,6 +81,7 @@ def test_monte_carlo_accepts_right_answers(answer, seed, capsys):
         (one_pass, "too far for m"),
         (all_passes, "expected probabilities"),
         (left_in_training_mode, "left in training mode"),
+        (layers_left_in_training_mode, "a layer of it, was left in training mode"),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
@@ -83,6 +97,7 @@ def test_monte_carlo_says_what_is_wrong(answer, message, seed):
         bregman.kl,
         lambda y, y_hat: (torch.xlogy(y, y) - torch.xlogy(y, y_hat)).sum(-1),
         lambda y, y_hat: torch.nn.functional.kl_div(y_hat.log(), y, reduction="none").sum(-1),
+        lambda y, y_hat: bregman.kl(y.double(), y_hat.double()),
     ],
 )
 def test_kl_accepts_right_answers(answer, capsys):
@@ -96,6 +111,8 @@ def test_kl_accepts_right_answers(answer, capsys):
         (lambda y, y_hat: None, "returns nothing yet"),
         (lambda y, y_hat: bregman.kl(y_hat, y), r"KL\(ŷ ‖ y\)"),
         (lambda y, y_hat: -bregman.kl(y, y_hat), "sign"),
+        (lambda y, y_hat: -bregman.kl(y.double(), y_hat.double()), "sign"),
+        (lambda y, y_hat: torch.xlogy(y, y.div_(y_hat)).sum(-1), "changed its argument in place"),
         (lambda y, y_hat: bregman.kl(y, y_hat).mean(), "one number for all rows"),
         (lambda y, y_hat: y * (y.log() - y_hat.log()), "sum over the classes"),
         (lambda y, y_hat: -(y * y_hat.log()).sum(-1), "cross-entropy"),

@@ -19,7 +19,11 @@ def with_the_rounded_constants(a):
     return K1 * torch.sigmoid(-(K2 + K3 * a)) - 0.5 * F.logsigmoid(a)
 
 
-@pytest.mark.parametrize("answer", [by_formula, with_the_rounded_constants, variational.kl])
+def in_double(a):
+    return by_formula(a.double())
+
+
+@pytest.mark.parametrize("answer", [by_formula, with_the_rounded_constants, variational.kl, in_double])
 @pytest.mark.parametrize("seed", range(3))
 def test_divergence_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
@@ -34,6 +38,8 @@ def test_divergence_accepts_right_answers(answer, seed, capsys):
         (lambda a: ..., "returns nothing yet"),
         (lambda a: by_formula(a).sum(), "for each weight"),
         (lambda a: -by_formula(a), "sign"),
+        (lambda a: -in_double(a), "sign"),
+        (lambda a: by_formula(a.neg_()), "changed its argument in place"),
         (lambda a: by_formula(a) - K1, "vanish for large"),
         (lambda a: K1 - by_formula(a), "vanish for large"),
         (lambda a: by_formula(a.exp()), "log α already"),
@@ -60,6 +66,10 @@ def weights_for_each_example(x, theta, log_sigma2):
     return torch.einsum("nki,ni->nk", w, x)
 
 
+def local_in_double(x, theta, log_sigma2):
+    return local(x.double(), theta.double(), log_sigma2.double())
+
+
 def with_scale(x, theta, log_sigma2, scale):
     mean = x @ theta.T
     return mean + scale * torch.randn_like(mean)
@@ -69,7 +79,7 @@ def one_weight_for_all(x, theta, log_sigma2):
     return x @ (theta + (log_sigma2 / 2).exp() * torch.randn_like(theta)).T
 
 
-@pytest.mark.parametrize("answer", [local, weights_for_each_example])
+@pytest.mark.parametrize("answer", [local, weights_for_each_example, local_in_double])
 @pytest.mark.parametrize("seed", range(5))
 def test_local_noise_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
@@ -90,6 +100,8 @@ def test_local_noise_accepts_right_answers(answer, seed, capsys):
         (lambda x, m, s: with_scale(x, m, s, (x @ s.exp().T).abs().sqrt()), "square the inputs"),
         (lambda x, m, s: with_scale(x, m, s, x @ (s / 2).exp().T), "standard deviations were added"),
         (lambda x, m, s: local(x, m, s + 2), "should be near"),
+        (lambda x, m, s: local(x.square_(), m, s), "changed its argument in place"),
+        (lambda x, m, s: local(x, m, s.exp_().log()), "changed its argument in place"),
         (lambda x, m, s: with_scale(x, m, s, (x @ s.T - 99).sqrt()), "NaN"),
     ],
 )

@@ -40,6 +40,7 @@ def test_scaled_accepts_right_answers(answer, seed, capsys):
     [
         (lambda w, b, v, p: None, "returns nothing yet"),
         (lambda w, b, v, p: (v @ w.T + b).softmax(-1), "not scaled: these masks"),
+        (lambda w, b, v, p: (v @ w.mul_(1 - p).T + b).softmax(-1), "changed its argument in place"),
         (lambda w, b, v, p: (p * v @ w.T + b).softmax(-1), "probability of .keeping."),
         (lambda w, b, v, p: (v @ w.T / 2 + b).softmax(-1), "rate 1/2 only"),
         (lambda w, b, v, p: ((1 - p) * (v @ w.T + b)).softmax(-1), "no gate drops the bias"),
@@ -89,6 +90,7 @@ def test_geometric_mean_accepts_right_answers(answer, seed, capsys):
         (lambda f, w: torch.tensordot(w, f.log(), 1).exp(), "divide by the sum over the classes"),
         (lambda f, w: torch.tensordot(w, f, 1), "arithmetic mean"),
         (lambda f, w: f.log().mean(0).softmax(-1), "count the same"),
+        (lambda f, w: torch.tensordot(w, f.log_(), 1).softmax(-1), "changed its argument in place"),
         (geometric_by_products, "count the same"),
         (geometric_by_weighted_products, "underflows"),
         (lambda f, w: f.log().sum(0).softmax(-1), "should be"),

@@ -1,5 +1,8 @@
 """Each exercise's check accepts right answers in more than one style, and names what is wrong with wrong ones."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Categorical
@@ -41,8 +44,26 @@ def left_in_training_mode(model, x, m):
     return answer
 
 
+def layers_left_in_training_mode(model, x, m):
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.train()
+    with torch.no_grad():
+        ideal = sum(model(x).softmax(-1) for _ in range(m)) / m
+    return kl(ideal, predictors.standard(model, x)).mean()
+
+
 @SEEDS
-@pytest.mark.parametrize("answer", [gap, gap_by_hand, lambda model, x, m: gap(model, x, 2 * m).double()])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        gap,
+        gap_by_hand,
+        lambda model, x, m: gap(model, x, 2 * m).double(),
+        lambda model, x, m: gap(model, x, m).item(),
+        lambda model, x, m: gap(model, x, m).numpy().mean(),
+    ],
+)
 def test_gap_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
     checks.gap(answer)
@@ -56,6 +77,9 @@ def test_gap_accepts_right_answers(answer, seed, capsys):
         (lambda model, x, m: None, "returns nothing yet"),
         (in_training_mode, "BatchNorm learns"),
         (left_in_training_mode, "put its mode back"),
+        (layers_left_in_training_mode, "a layer of it, was left in training mode"),
+        (lambda model, x, m: gap(model, x.mul_(0.5), m), "changed its argument in place"),
+        (lambda model, x, m: -gap(model, x, m).item(), "sign"),
         (lambda model, x, m: kl(predictors.monte_carlo(model, x, m), predictors.standard(model, x)), "mean over"),
         (lambda model, x, m: gap(model, x, m) * len(x), "sum over"),
         (lambda model, x, m: -gap(model, x, m), "sign"),
@@ -89,11 +113,15 @@ def risk(q, labels, coverage):
 def risk_by_loop(q, labels, coverage):
     entropies = [-sum(p * p.log() for p in row).item() for row in q]
     kept = sorted(range(len(q)), key=entropies.__getitem__)[: max(1, round(coverage * len(q)))]
-    return torch.tensor(sum(int(q[i].argmax() != labels[i]) for i in kept) / len(kept))
+    return sum(int(q[i].argmax() != labels[i]) for i in kept) / len(kept)
+
+
+def risk_as_a_fraction(q, labels, coverage):
+    return np.float32(risk(q, labels, coverage))
 
 
 @SEEDS
-@pytest.mark.parametrize("answer", [risk, risk_by_loop])
+@pytest.mark.parametrize("answer", [risk, risk_as_a_fraction, risk_by_loop])
 def test_risk_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
     checks.risk(answer)
@@ -105,9 +133,18 @@ def of_most_doubt(q, labels, coverage):
     return (q[kept].argmax(-1) != labels[kept]).float().mean()
 
 
-def none_left(q, labels, coverage):
-    kept = Categorical(q).entropy().argsort()[: round(coverage * len(q))]
+def of_the_surest(q, labels, k):
+    kept = Categorical(q).entropy().argsort()[:k]
     return (q[kept].argmax(-1) != labels[kept]).float().mean()
+
+
+def none_left(q, labels, coverage):
+    return of_the_surest(q, labels, round(coverage * len(q)))
+
+
+def none_left_to_divide_by(q, labels, coverage):
+    k = round(coverage * len(q))
+    return (of_the_surest(q, labels, k) * k).item() / k
 
 
 @SEEDS
@@ -119,10 +156,18 @@ def none_left(q, labels, coverage):
         (lambda q, labels, coverage: 1 - risk(q, labels, coverage), "right answers"),
         (of_most_doubt, "most doubt"),
         (lambda q, labels, coverage: 100 * risk(q, labels, coverage), "in %"),
-        (lambda q, labels, coverage: coverage * risk(q, labels, coverage), "by the number of inputs kept"),
+        (
+            lambda q, labels, coverage: (q.argmax(-1) != labels)[surest(q, coverage)].sum() / len(q),
+            "by the number of inputs kept",
+        ),
         (lambda q, labels, coverage: risk(q, labels, 1.0), "on all inputs"),
         (lambda q, labels, coverage: risk(q, labels, coverage) + 0.123, "should be"),
         (none_left, "at least one"),
+        (none_left_to_divide_by, "at least one"),
+        (lambda q, labels, coverage: none_left(q, labels, coverage).nan_to_num(), "at least one"),
+        (lambda q, labels, coverage: of_the_surest(q, labels, max(1, int(coverage * len(q)))), "66 inputs are kept"),
+        (lambda q, labels, coverage: of_the_surest(q, labels, math.ceil(coverage * len(q))), "41 inputs are kept"),
+        (lambda q, labels, coverage: risk(q, labels.clamp_(1), coverage), "changed its argument in place"),
     ],
 )
 def test_risk_says_what_is_wrong(answer, message, seed):

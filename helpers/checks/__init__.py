@@ -2,13 +2,16 @@
 
 There is a module for each notebook. A check holds no solution: it compares with what this package computes. It prints
 one line when all is well. What is missing it shows in a notebook, and the cells below still run; elsewhere, and when
-nbgrader grades the notebook, it raises `Unsolved`.
+nbgrader grades the notebook, it raises `Unsolved`. An answer that ends in an error of its own is treated alike: in a
+notebook its traceback is shown.
 """
 
 import os
 from collections.abc import Callable
 from functools import wraps
+from numbers import Real
 
+import torch
 from IPython import get_ipython
 from torch import Tensor
 
@@ -21,16 +24,21 @@ class Unsolved(AssertionError):
 
 
 def exercise(check: Callable[..., None]) -> Callable[..., None]:
-    """The check of an exercise, with `Unsolved` shown in a notebook, and raised where there is none or nbgrader runs it."""
+    """The check of an exercise. What it raises is shown in a notebook, and raised where there is none or nbgrader runs it."""
 
     @wraps(check)
     def shown(*answer: object) -> None:
         try:
             check(*answer)
-        except Unsolved as unsolved:
-            if get_ipython() is None or "NBGRADER_EXECUTION" in os.environ:
+        except Exception as error:
+            shell = get_ipython()
+            if shell is None or "NBGRADER_EXECUTION" in os.environ:
                 raise
-            print(f"Not yet: {unsolved}")
+            if isinstance(error, Unsolved):
+                print(f"Not yet: {error}")
+            else:
+                print("Not yet: the function, or the check of what it returns, ends in an error. This is where:")
+                shell.showtraceback()  # the cell itself does not fail, so that those below it run
 
     return shown
 
@@ -40,12 +48,23 @@ def require(condition: bool, message: str) -> None:
         raise Unsolved(message)
 
 
-def call(function: Callable, *args: object) -> Tensor:
-    """The function's answer, if it is a tensor."""
+def call(function: Callable, *args: object, number: bool = False) -> Tensor:
+    """The function's answer, if it is a tensor and the tensors among `args` are as they were.
+
+    With `number`, a real number of Python or NumPy will do, which is returned as a tensor.
+    """
+    before = [arg.clone() if isinstance(arg, Tensor) else None for arg in args]
     answer = function(*args)
     require(
-        answer is not None and answer is not ...,
-        "the function returns nothing yet; write its body and return a tensor.",
+        all(old is None or torch.equal(arg, old) for arg, old in zip(args, before, strict=True)),
+        "the function changed its argument in place (for example `w *= ...`); make a new tensor.",
     )
-    require(isinstance(answer, Tensor), f"expected a tensor, got {type(answer).__name__}.")
+    kind = "number" if number else "tensor"
+    require(
+        answer is not None and answer is not ...,
+        f"the function returns nothing yet; write its body and return a {kind}.",
+    )
+    if number and isinstance(answer, Real):
+        return torch.tensor(float(answer), dtype=torch.float64)
+    require(isinstance(answer, Tensor), f"expected a {kind}, got {type(answer).__name__}.")
     return answer.detach()

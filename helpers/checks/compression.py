@@ -1,5 +1,6 @@
 """Checks of the exercises in notebook 08."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -31,23 +32,38 @@ def count(function: Callable[[Sequence[int]], int]) -> None:
     print("Correct: your count agrees with the network's, for widths drawn at random.")
 
 
+def alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two layers have the same parameters."""
+    these, those = one.state_dict(), other.state_dict()
+    return these.keys() == those.keys() and all(torch.equal(these[name], those[name]) for name in these)
+
+
 @exercise
 def thinning(function: Callable[[nn.Linear, nn.Linear, Tensor], tuple[nn.Linear, nn.Linear]]) -> None:
     """Check ``function(first, second, kept)``: the two layers after only the units `kept` remain between them."""
     n_in, hidden, n_out, remain = 5, 8, 3, 4
     kept = torch.randperm(hidden)[:remain].sort().values
     first, second, x = nn.Linear(n_in, hidden), nn.Linear(hidden, n_out), torch.randn(7, n_in)
-    answer = function(first, second, kept)
+    given = copy.deepcopy((first, second))
+    answer = function(*given, kept.clone())
     require(answer is not None and answer is not ..., "the function returns nothing yet; return both layers.")
     require(
         isinstance(answer, tuple | list) and len(answer) == 2 and all(isinstance(layer, nn.Linear) for layer in answer),
         "return two nn.Linear layers, (first, second).",
+    )
+    require(
+        all(map(alike, given, (first, second))),
+        "the layers that were given were changed; leave them as they are, and make two new ones.",
     )
     a, b = answer
     require(
         a.weight.shape == (remain, n_in) and b.weight.shape == (n_out, remain),
         f"expected weights {[remain, n_in]} and {[n_out, remain]}, got {list(a.weight.shape)} and {list(b.weight.shape)}. "
         "A unit is a row of the layer that makes it, and a column of the layer that uses it.",
+    )
+    require(
+        a.bias is not None and b.bias is not None,
+        "a layer has no bias; both layers have one before, and after (leave `bias=False` away).",
     )
     with torch.no_grad():
         mask = torch.zeros(hidden).index_fill(0, kept, 1.0)

@@ -95,18 +95,18 @@ def perturbation(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check ``function(x, rate)``: images [N, C, H, W] with each pixel, all channels together, zero at `rate`."""
     rate, x = 0.2, torch.rand(50, 3, 20, 20) + 0.5
     before = x.clone()
-    y = call(function, x, rate)
+    y = call(lambda: function(x, rate)).double()  # x is kept from `call`, as its change is told below
     require(y.shape == x.shape, f"expected the shape of x, {list(x.shape)}, got {list(y.shape)}.")
     require(torch.equal(x, before), "x itself was changed; make a new tensor.")
     kept = y != 0
     require(not bool(kept.all()), "no pixel was set to zero.")
     require(bool(kept.any()), "every pixel was set to zero.")
     require(
-        not torch.allclose((y / x)[kept], torch.tensor(1 / (1 - rate)), rtol=1e-3),
+        not torch.allclose((y / x)[kept], torch.tensor(1 / (1 - rate)).double(), rtol=1e-3),
         "the other pixels were divided by 1 - rate. That is inverted dropout; a perturbed image is an *input*, and the "
         "pixels that it keeps stay as they are.",
     )
-    require(torch.allclose(y[kept], x[kept]), "the pixels that are not set to zero must stay as they are.")
+    require(torch.allclose(y[kept], x.double()[kept]), "the pixels that are not set to zero must stay as they are.")
     require(
         bool((kept == kept[:, :1]).all()),
         "the channels of one pixel were treated differently; draw [N, 1, H, W] numbers, so that they share one.",

@@ -14,7 +14,7 @@ Dropout = Callable[[Tensor, float], Tensor]
 def factors(function: Dropout, x: Tensor, p: float) -> Tensor:
     """What ``function(x, p)`` multiplied each entry of x [N, D] by, where that is 0 or 1 / (1 - p) at rate p."""
     before = x.clone()
-    y = call(function, x, p)
+    y = call(lambda: function(x, p))  # x is kept from `call`: what is wrong with changing it is said below
     require(y.shape == x.shape, f"expected the shape of x, {list(x.shape)}, got {list(y.shape)}.")
     require(
         torch.equal(x, before), "x itself was changed; make a new tensor, so that other layers still see the old one."

@@ -21,12 +21,16 @@ def distributions(*shape: int) -> Tensor:
     return Dirichlet(torch.ones(4).double()).sample(shape)
 
 
+def l1(y: Tensor, y_hat: Tensor) -> Tensor:
+    return (y - y_hat).abs().sum(-1)
+
+
 @exercise
 def gap(function: Callable[[Loss, Tensor, Tensor], Tensor]) -> None:
     """Check ``function(loss, f, q)``: Δ = J - J' for f [M, N, K] and q [N, K], a scalar."""
     f, q = distributions(6, 5), distributions(5)
-    for loss in (bregman.kl, bregman.squared_euclidean, lambda y, q: (y - q).abs().sum(-1)):
-        answer = call(function, loss, f, q)
+    for loss in (bregman.kl, bregman.squared_euclidean, l1):
+        answer = call(function, loss, f, q, number=True)
         J, J_prime, delta = bregman.objectives(loss, f, q)
         require(answer.shape == (), f"expected one number, got {list(answer.shape)}: take the mean over the examples.")
         require(not same(answer, -delta), "this is J' - J; the theorem has J = J' + Δ.")
@@ -96,6 +100,18 @@ def counterexample(loss: Loss) -> None:
         "it is not convex in y: halfway between two values of y it lies above the chord. Part i) would not hold.",
     )
     f, students = distributions(20, 10), distributions(30, 10)
+    shape = call(loss, f, students[0]).shape
+    require(
+        shape == (20, 10),
+        f"for y [20, 10, 4] and ŷ [10, 4] the loss must be [20, 10], and is {list(shape)}: sum over the last dimension, "
+        "`.sum(-1)`, however many there are before it.",
+    )
+    for name, known in {"L1": l1, "reverse KL": bregman.reverse_kl}.items():
+        ratio = values / known(y, q)
+        require(
+            not torch.allclose(ratio, ratio[0].expand(400), rtol=1e-3),
+            f"this is {name}, perhaps times a number: that one is on the page. Find a third.",
+        )
     deltas = torch.stack([bregman.objectives(loss, f, q)[2] for q in students]).detach()
     require(
         bool(deltas.max() - deltas.min() > 1e-6 * deltas.abs().max()),

@@ -42,7 +42,7 @@ def monte_carlo(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     )
     require(bool(p.isfinite().all()), "some of the answers are NaN or infinite.")
     require(
-        bool(torch.allclose(p.sum(-1), torch.ones(64), atol=1e-3)),
+        bool(torch.allclose(p.double().sum(-1), torch.ones(64).double(), atol=1e-3)),
         f"each row must sum to 1, but the first sums to {p[0].sum():.3f}. The ideal predictor averages probabilities: "
         "take the softmax of every pass, and divide the sum by m.",
     )
@@ -62,8 +62,8 @@ def monte_carlo(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
         "Is a new mask drawn in every pass, and are all m passes averaged?",
     )
     require(
-        not model.training,
-        "the model was left in training mode; `with gates.sampling(model):` puts modes back by itself.",
+        not any(module.training for module in model.modules()),
+        "the model, or a layer of it, was left in training mode; `with gates.sampling(model):` puts modes back by itself.",
     )
     print("Correct: your average agrees with the enumeration of all 2⁶ masks.")
 
@@ -76,7 +76,7 @@ def kl(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     expected = bregman.kl(y, y_hat)
 
     def agrees(other: Tensor) -> bool:
-        return answer.shape == other.shape and torch.allclose(answer, other, atol=1e-4)
+        return answer.shape == other.shape and torch.allclose(answer.double(), other.double(), atol=1e-4)
 
     require(
         not agrees(expected.mean()) and not agrees(expected.sum()),

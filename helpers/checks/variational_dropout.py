@@ -19,7 +19,7 @@ def divergence(function: Callable[[Tensor], Tensor]) -> None:
     answer, expected = call(function, log_alpha), variational.kl(log_alpha)
 
     def agrees(other: Tensor) -> bool:
-        return answer.shape == other.shape and torch.allclose(answer, other, atol=2e-3)
+        return answer.shape == other.shape and torch.allclose(answer.double(), other.double(), atol=2e-3)
 
     require(answer.shape == (40,), f"expected a divergence for each weight, [40], got {list(answer.shape)}.")
     require(bool(answer.isfinite().all()), "some of the answers are NaN or infinite.")
@@ -54,7 +54,7 @@ def sigmoid_part(log_alpha: Tensor) -> Tensor:
 def local_noise(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """Check ``function(x, theta, log_sigma2)``: outputs [N, out] with the law of x wᵀ for w ~ N(θ, σ²)."""
     theta, log_sigma2, x, variances = distinguishable()
-    y = call(function, x.expand(ROWS, -1), theta, log_sigma2)
+    y = call(function, x.repeat(ROWS, 1), theta, log_sigma2)
     require(y.shape == (ROWS, 3), f"expected outputs [N, out] = [{ROWS}, 3], got {list(y.shape)}.")
     require(bool(y.isfinite().all()), "some of the outputs are NaN or infinite.")
     require(
@@ -62,15 +62,15 @@ def local_noise(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         "all examples get the same output for the same input. Either there is no noise, or one draw of the weights serves "
         "the whole batch; every example needs noise of its own: torch.randn_like(mean).",
     )
-    found = y.var(0)
+    found = y.double().var(0)
     require(
         bool(((y.mean(0) - theta @ x).abs() < 6 * (found / ROWS).sqrt()).all()), "the mean over many draws is not θ x."
     )
     for complaint, variance in variances.items():
-        require(complaint == "right" or not torch.allclose(found, variance, rtol=0.14), complaint)
+        require(complaint == "right" or not torch.allclose(found, variance.double(), rtol=0.14), complaint)
     right = variances["right"]
     require(
-        torch.allclose(found, right, rtol=0.14),
+        torch.allclose(found, right.double(), rtol=0.14),
         f"the variances should be near {rounded(right)}, and are {rounded(found)}.",
     )
     print("Correct: your outputs have the mean and the variance of outputs through sampled weights.")

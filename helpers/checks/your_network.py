@@ -41,14 +41,17 @@ def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     x, m = torch.randn(200, 4), 400
     model = network_with_statistics(x)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    answer = call(function, model, x, m)
+    answer = call(function, model, x, m, number=True)
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     require(
         not changed,
         f"{changed[0] if changed else ''} of the network was changed: in training mode BatchNorm learns from whatever "
         "passes through. `gates.sampling(model)` makes the gates random and nothing else.",
     )
-    require(not model.training, "the network was left in training mode; put its mode back.")
+    require(
+        not any(module.training for module in model.modules()),
+        "the network, or a layer of it, was left in training mode; put its mode back.",
+    )
     require(answer.shape == (), f"expected one number, got {list(answer.shape)}: take the mean over the inputs.")
     right, reverse, geometric = candidates(model, x)
 
@@ -69,10 +72,12 @@ def risk(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     n = 200
     q = (torch.randn(n, 5) * torch.rand(n, 1) * 4).double().softmax(-1)
     labels = torch.where(torch.rand(n) < q.max(-1).values, q.argmax(-1), torch.randint(5, (n,)))
-    order, wrong = Categorical(q).entropy().argsort(), (q.argmax(-1) != labels).double()
-    for coverage in (0.5, 0.2, 1.0):
+    order = Categorical(q).entropy().argsort()
+    labels[order[0]] = (q[order[0]].argmax() + 1) % 5  # so that one input more or less always makes a difference
+    wrong = (q.argmax(-1) != labels).double()
+    for coverage in (0.333, 0.202, 1.0):  # of 200 inputs the first is to be rounded up, the second down
         k = round(coverage * n)
-        answer = call(function, q, labels, coverage)
+        answer = call(function, q, labels, coverage, number=True)
         expected, surest = wrong[order[:k]].mean(), "the surest have the smallest entropy"
         require(answer.shape == (), f"expected one number, got {list(answer.shape)}.")
 
@@ -85,9 +90,19 @@ def risk(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
         require(right or not same(100 * expected), "this is in %; return a share between 0 and 1.")
         require(right or not same(wrong[order[:k]].sum() / n), "divide by the number of inputs kept, not by all N.")
         require(right or not same(wrong.mean()), "this is the error on all inputs; keep the surest alone.")
+        for kept in (k - 1, k + 1):
+            require(
+                right or not same(wrong[order[:kept]].mean()),
+                f"{kept} inputs are kept; {coverage:g} of {n} is {coverage * n:g}, to the nearest whole number {k}.",
+            )
         require(right, f"at a coverage of {coverage:g} it should be {expected:.3f}, and is {answer.item():.3f}.")
+    try:
+        least = call(function, q, labels, 0.0, number=True).item()
+    except ZeroDivisionError:
+        least = float("nan")
     require(
-        bool(call(function, q, labels, 0.0).isfinite()),
-        "with a coverage of nearly zero no input is left: keep at least one.",
+        abs(least - 1) < 1e-6,
+        "with a coverage of zero the surest input is still kept, as the text asks for at least one. Here it is one that is "
+        f"predicted wrongly, so that the share should be 1, and is {least:g}.",
     )
     print("Correct: your risk agrees for three coverages.")
