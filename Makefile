@@ -59,8 +59,9 @@ lock:  ## Write requirements.lock anew from pyproject.toml (needs uv; newest ver
 	$(UV) pip compile pyproject.toml --quiet $(EXTRAS:%=--extra %) --universal --python-version 3.11 \
 		--custom-compile-command "make lock" $(UPGRADE) -o requirements.lock
 
-clean:  ## Remove pages and caches; environments and the data sets stay
-	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean:  ## Remove pages and caches; environments, the data sets and grades stay
+	test ! -d build || find build -mindepth 1 -maxdepth 1 ! -name grades -exec rm -rf {} +
+	rm -rf *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +
 
 define CHECK_VERSION

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from hashlib import sha256
+from itertools import pairwise, product
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -49,7 +50,8 @@ With conda or mamba:
     conda activate dropout-distillation
     jupyter lab
 
-With Python 3.11 or newer (on Windows write `.venv\\Scripts\\python` for `.venv/bin/python`):
+With Python 3.11 or newer (on Windows write `py` for `python3`, and `.venv\\Scripts\\` for `.venv/bin/`; on a Mac with an
+Intel processor, for which there is no recent PyTorch, use Colab):
 
     python3 -m venv .venv
     .venv/bin/python -m pip install -r requirements.lock
@@ -172,7 +174,8 @@ def student(folder: Path = BUILD / "student") -> None:
     unpaired = re.sub(r"(?m)^formats = .*\n", "", (ROOT / "pyproject.toml").read_text("utf-8"))
     write(folder / "pyproject.toml", unpaired)
     write(folder / "README.md", START)
-    write(folder / "notebooks" / "README.md", (NOTEBOOKS / "README.md").read_bytes())
+    syllabus = (NOTEBOOKS / "README.md").read_text("utf-8")  # teachers are told in it where the solutions are
+    write(folder / "notebooks" / "README.md", re.sub(r"(?ms)^## For teachers$.*?(?=^## )", "", syllabus))
     with tempfile.TemporaryDirectory() as course:
         for path in release(every_notebook(), Path(course)).glob("*/*.ipynb"):
             write(folder / "notebooks" / path.name, path.read_bytes())
@@ -210,8 +213,8 @@ def autograde(job: Path, name: str, limits: Limits) -> None:
     config.CourseDirectory.root = str(job)
     config.Execute.timeout = limits.cell
     config.Execute.extra_arguments = ["--log-level=ERROR"]  # no warnings about a kernel that only this process talks to
-    # nbgrader takes any word on stderr for a failure: a warning, or a progress bar.
-    config.IgnorePattern.enabled, config.IgnorePattern.pattern = True, "."
+    # nbgrader takes any word on stderr for a failure: a warning, a progress bar, or no more than the end of a line.
+    config.IgnorePattern.enabled, config.IgnorePattern.pattern = True, "(?s)."
     config.Autograde.autograde_preprocessors = [
         QuietExecute,
         *(f"nbgrader.preprocessors.{step}" for step in ("IgnorePattern", "LimitOutput", "SaveAutoGrades")),
@@ -307,6 +310,53 @@ def remark(check: NotebookNode) -> str:
     return "".join(output.get("text", "") for output in check.outputs).strip()
 
 
+def has_solutions(path: Path) -> bool:
+    with suppress(OSError):  # `points` says what is wrong with a notebook that cannot be read
+        return b"### BEGIN SOLUTION" in path.read_bytes()
+    return False
+
+
+def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
+    """{name: notebook} of those to grade in the folder `one` of a student; what is left out is printed.
+
+    Of several notebooks of one name it is the one in the fewest folders.
+    """
+    # In Colab the set-up cell fetches the suite, with its solutions, to beside the notebook. The student edition may
+    # have been unpacked under the same name, but it has no .py halves.
+    clones = [path for path in sorted(one.rglob("dropout-distillation")) if any(path.glob("notebooks/[0-9]*.py"))]
+    for clone in clones:
+        print(f"{one.name}: {clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded")
+    paths = [path for path in one.rglob("[!.]*.ipynb") if not any(path.is_relative_to(clone) for clone in clones)]
+    chosen: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        name, where = path.stem, f"{one.name}: {path.relative_to(one)}"
+        if name not in known:
+            print(f"{where} has the name of no notebook of the suite, and is not graded")
+        elif has_solutions(path):
+            print(f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded")
+        elif name in chosen:
+            print(f"{where} is not graded: there is {chosen[name].relative_to(one)} too, and that is")
+        else:
+            chosen[name] = path
+    return chosen
+
+
+def place(submissions: Path, folder: Path = BUILD / "grades") -> Path:
+    """Where in `folder` the grades of `submissions` are: apart from those of other folders, even of the same name."""
+    submissions = submissions.resolve()
+    return folder / f"{submissions.name}-{sha256(os.fsencode(submissions)).hexdigest()[:6]}"
+
+
+def put(new: Path, target: Path) -> None:
+    """Move the folder `new` to `target`, and only then remove what was there."""
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.replace(old)
+    new.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def grade(
     submissions: Path, folder: Path = BUILD / "grades", limits: Limits = Limits(), jobs: int | None = None
 ) -> pd.DataFrame:
@@ -314,7 +364,8 @@ def grade(
 
     Parameters
     ----------
-    folder : where each notebook is left as it was run, and ``grades.csv``.
+    folder : where ``place(submissions, folder)`` is made, or made anew when all is graded: each notebook as it was run,
+        and ``grades.csv``. The grades of other submissions stay.
     limits : what one notebook may use.
     jobs : how many notebooks run at once (default: one for every two processors).
 
@@ -325,36 +376,41 @@ def grade(
 
     Raises
     ------
-    ValueError : if nobody has handed in a notebook of the suite.
+    ValueError : if nobody has handed in a notebook of the suite, or `submissions` and `folder` are one in the other.
     """
+    here, there = submissions.resolve(), folder.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise ValueError(f"{submissions} and {folder}, where grades go, are one in the other: move the submissions")
     known = {path.stem: path for path in every_notebook()}
     students = sorted(path for path in submissions.iterdir() if path.is_dir())
-    handed_in = {(one.name, path.stem): path for one in students for path in sorted(one.rglob("[!.]*.ipynb"))}
-    names = sorted({name for _, name in handed_in} & set(known))
+    chosen = {one.name: choose(one, known) for one in students}
+    names = sorted(set().union(*chosen.values()))
     if not names:
         raise ValueError(f"no notebook of the suite is in a folder of {submissions}: expected STUDENT/00_tour.ipynb")
-    for one, name in sorted(handed_in):
-        if name not in known:
-            print(f"{one}: {name}.ipynb has the name of no notebook of the suite, and is not graded")
 
-    shutil.rmtree(folder, ignore_errors=True)
-    course = folder / "course"
-    released = release([known[name] for name in names], course)
+    folder.mkdir(parents=True, exist_ok=True)
+    # In `folder`, above which the set-up cells look for the suite before they fetch it.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".running-", ignore_cleanup_errors=True) as running:
+        course, new = Path(running, "course"), Path(running, "new")
+        released = release([known[name] for name in names], course)
 
-    def one_notebook(student: str, name: str) -> pd.DataFrame:
-        job = folder / student / name
-        job.mkdir(parents=True)
-        shutil.copy(course / "gradebook.db", job)
-        table = points(handed_in.get((student, name)), released / name / f"{name}.ipynb", job, limits)
-        for leftover in ("submitted", "autograded"):
-            shutil.rmtree(job / leftover, ignore_errors=True)
-        return table.assign(student=student, notebook=name)
+        def one_notebook(number: int, student: str, name: str) -> pd.DataFrame:
+            job = Path(running, str(number))  # nbgrader takes the brackets in a student's name for a pattern
+            job.mkdir()
+            shutil.copy(course / "gradebook.db", job)
+            table = points(chosen[student].get(name), released / name / f"{name}.ipynb", job, limits)
+            for leftover in ("submitted", "autograded"):
+                shutil.rmtree(job / leftover, ignore_errors=True)
+            (new / student).mkdir(parents=True, exist_ok=True)
+            job.replace(new / student / name)
+            return table.assign(student=student, notebook=name)
 
-    work = [(one.name, name) for one in students for name in names]
-    with ThreadPoolExecutor(jobs or max(1, (os.cpu_count() or 1) // 2)) as pool:
-        tables = list(tqdm(pool.map(one_notebook, *zip(*work, strict=True)), total=len(work), leave=False))
-    table = pd.concat(tables)[["student", "notebook", "exercise", "points", "of", "remark"]]
-    write(folder / "grades.csv", table.to_csv(index=False))
+        work = [(number, *pair) for number, pair in enumerate(product(chosen, names))]
+        with ThreadPoolExecutor(jobs or max(1, (os.cpu_count() or 1) // 2)) as pool:
+            tables = list(tqdm(pool.map(one_notebook, *zip(*work, strict=True)), total=len(work), leave=False))
+        table = pd.concat(tables)[["student", "notebook", "exercise", "points", "of", "remark"]]
+        write(new / "grades.csv", table.to_csv(index=False))
+        put(new, place(submissions, folder))
     return table
 
 
@@ -381,7 +437,7 @@ def main() -> None:
                 parser.error(f"{arguments.submissions} is no folder")
             table = grade(arguments.submissions)
             print(summary(table).to_string())
-            print(f"\nWhy, and each notebook as it was run: {BUILD / 'grades'} (grades.csv)")
+            print(f"\nWhy, and each notebook as it was run: {place(arguments.submissions)} (grades.csv)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Whatever students hand in, the run ends, and each gets the points that are deserved."""
 
 import re
+import shutil
+import subprocess
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -73,6 +76,7 @@ def renamed(notebook):
 LOOP = "    while True:\n        pass"
 BOMB = "    return [bytearray(2**28) for _ in range(10**6)]"
 EXIT = "    import os\n    os._exit(0)"
+ENDS_A_LINE = f"    print(file=sys.stderr)\n{RIGHT}"
 WARNS = f"    print('nearly there', file=sys.stderr)\n{RIGHT}"
 
 # What is handed in, and what the two exercises must get.
@@ -88,6 +92,7 @@ SUBMISSIONS = {
     "renamed function": (renamed, 0, "NameError", 1, "Correct"),
     "check edited": (with_the_check_edited, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
     "checks replaced": (with_the_checks_replaced, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
+    "Smith [Bob]": (lambda released: answered(released, RIGHT, ENDS_A_LINE), 1, "Correct", 1, "Correct"),
     "no JSON": (lambda released: None, 0, "cannot be read as a notebook", 0, "cannot be read"),
 }
 
@@ -108,7 +113,7 @@ def graded(tmp_path_factory):
     (folder / "submissions" / "nothing" / "stand_in (1).ipynb").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(course, "every_notebook", lambda: [source])
-        yield course.grade(folder / "submissions", folder / "grades", LIMITS, jobs=2)
+        return course.grade(folder / "submissions", folder / "grades", LIMITS, jobs=2)
 
 
 @pytest.mark.parametrize("student", SUBMISSIONS)
@@ -135,9 +140,9 @@ def test_the_summary_has_a_row_for_each_student_and_a_column_for_each_exercise(g
 
 
 def test_a_folder_without_notebooks_of_the_suite_is_refused(tmp_path):
-    (tmp_path / "someone").mkdir()
+    (tmp_path / "submissions" / "someone").mkdir(parents=True)
     with pytest.raises(ValueError, match="expected STUDENT/00_tour"):
-        course.grade(tmp_path, tmp_path / "grades")
+        course.grade(tmp_path / "submissions", tmp_path / "grades")
 
 
 @pytest.mark.parametrize("follower", ["print(my_kl)", "checks.kl(my_other_kl)"])
@@ -146,3 +151,130 @@ def test_a_solution_without_its_check_is_refused(follower):
     notebook.cells[4].source = follower
     with pytest.raises(ValueError, match="the next cell its check"):
         course.marked(notebook)
+
+
+KNOWN = {"00_tour", "01_dropout"}
+
+
+def lay_out(folder, contents):
+    """The notebooks {path without suffix: text} in `folder`."""
+    for name, text in contents.items():
+        path = folder / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def chosen(one):
+    return {name: path.relative_to(one).as_posix() for name, path in course.choose(one, KNOWN).items()}
+
+
+def test_of_several_notebooks_of_one_name_the_one_in_the_fewest_folders_is_graded(tmp_path, capsys):
+    paths = {path: "{}" for path in ("z/00_tour", "a/b/00_tour", "z/01_dropout", "y/01_dropout", "a/02_other")}
+    lay_out(tmp_path / "Ada", paths)
+    assert chosen(tmp_path / "Ada") == {"00_tour": "z/00_tour.ipynb", "01_dropout": "y/01_dropout.ipynb"}
+    lines = capsys.readouterr().out.splitlines()
+    assert "Ada: a/b/00_tour.ipynb is not graded: there is z/00_tour.ipynb too, and that is" in lines
+    assert "Ada: z/01_dropout.ipynb is not graded: there is y/01_dropout.ipynb too, and that is" in lines
+    assert "Ada: a/02_other.ipynb has the name of no notebook of the suite, and is not graded" in lines
+    assert len(lines) == 3
+
+
+def test_a_clone_that_the_set_up_cell_made_is_not_graded(tmp_path, capsys):
+    clone = tmp_path / "Ada" / "dropout-distillation"
+    lay_out(tmp_path / "Ada", {"handed/in/00_tour": "{}"})
+    lay_out(clone, {"notebooks/00_tour": "{}", "notebooks/01_dropout": "{}"})
+    (clone / "notebooks" / "00_tour.py").write_text("### BEGIN SOLUTION", "utf-8")
+    assert chosen(tmp_path / "Ada") == {"00_tour": "handed/in/00_tour.ipynb"}
+    assert "Ada: dropout-distillation is a copy of the suite" in capsys.readouterr().out
+
+
+def test_a_student_edition_of_the_name_of_a_clone_is_graded(tmp_path, capsys):
+    lay_out(tmp_path / "Ada", {"dropout-distillation/notebooks/00_tour": "{}"})
+    assert chosen(tmp_path / "Ada") == {"00_tour": "dropout-distillation/notebooks/00_tour.ipynb"}
+    assert not capsys.readouterr().out
+
+
+def test_a_notebook_with_solutions_is_not_graded(tmp_path, capsys):
+    lay_out(tmp_path / "Ada", {"00_tour": '"### BEGIN SOLUTION"', "mine/00_tour": "{}"})
+    assert chosen(tmp_path / "Ada") == {"00_tour": "mine/00_tour.ipynb"}
+    assert "Ada: 00_tour.ipynb has the solutions in it" in capsys.readouterr().out
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Grading without nbgrader: everybody has one point. The folders that it would run in."""
+    ran_in = []
+
+    def release(notebooks, folder):
+        folder.mkdir()
+        (folder / "gradebook.db").touch()
+        return folder / "release"
+
+    def points(path, released, job, limits):
+        ran_in.append(job)
+        (job / "graded.ipynb").touch()
+        return pd.DataFrame({"exercise": ["my_kl"], "points": 1.0, "of": 1.0, "remark": "Correct"})
+
+    monkeypatch.setattr(course, "release", release)
+    monkeypatch.setattr(course, "points", points)
+    return ran_in
+
+
+def test_grades_have_the_names_of_students_and_nbgrader_does_not_see_them(tmp_path, quick):
+    lay_out(tmp_path / "week [1]", {"Smith [Bob]/00_tour": "{}"})
+    course.grade(tmp_path / "week [1]", tmp_path / "grades")
+    assert not [job for job in quick if "[" in str(job.relative_to(tmp_path))]
+    kept = course.place(tmp_path / "week [1]", tmp_path / "grades")
+    assert list(pd.read_csv(kept / "grades.csv").student) == ["Smith [Bob]"]
+    assert (kept / "Smith [Bob]" / "00_tour" / "graded.ipynb").exists()
+
+
+def test_grades_of_one_folder_leave_those_of_others(tmp_path, quick):
+    grades, folders = tmp_path / "grades", [tmp_path / week / "submissions" for week in ("1", "2")]
+    for folder in folders:
+        lay_out(folder, {"Ada/00_tour": "{}"})
+        course.grade(folder, grades)
+    assert all((course.place(folder, grades) / "grades.csv").exists() for folder in folders)
+    assert sorted(grades.iterdir()) == sorted(course.place(folder, grades) for folder in folders)
+
+
+def test_grades_are_replaced_by_whole_ones_only(tmp_path, quick, monkeypatch):
+    submissions, grades = tmp_path / "submissions", tmp_path / "grades"
+    lay_out(submissions, {"Ada/00_tour": "{}", "Bob/00_tour": "{}"})
+    course.grade(submissions, grades)
+    before = sorted(grades.rglob("*"))
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(course, "points", interrupted)
+        course.grade(submissions, grades)
+    assert sorted(grades.rglob("*")) == before
+
+    shutil.rmtree(submissions / "Bob")
+    course.grade(submissions, grades)
+    kept = course.place(submissions, grades)
+    assert list(pd.read_csv(kept / "grades.csv").student) == ["Ada"]
+    assert not (kept / "Bob").exists() and list(grades.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize(("submissions", "grades"), [("all", "all"), ("all/mine", "all"), ("all", "all/grades")])
+def test_submissions_and_grades_in_each_other_are_refused(tmp_path, quick, submissions, grades):
+    lay_out(tmp_path / submissions, {"Ada/00_tour": "{}"})
+    with pytest.raises(ValueError, match="move the submissions"):
+        course.grade(tmp_path / submissions, tmp_path / grades)
+    assert (tmp_path / submissions / "Ada" / "00_tour.ipynb").exists() and not quick
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_clean_leaves_grades(tmp_path):
+    shutil.copy(course.ROOT / "Makefile", tmp_path)
+    command = ["make", "--silent", "clean"]
+    subprocess.run(command, cwd=tmp_path, check=True)  # there may be nothing to remove
+    for name in ("build/grades/week/grades.csv", "build/a page/00_tour.html", "build/.hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert [path.name for path in (tmp_path / "build").iterdir()] == ["grades"]
+    assert (tmp_path / "build/grades/week/grades.csv").exists()

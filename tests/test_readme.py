@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from helpers import pages
+from helpers import course, pages
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -52,3 +53,16 @@ def test_links_follow_pyproject():
     where = pages.PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     assert pages.linked(text).count(where) == 2
     assert f"/blob/v{pages.PROJECT['version']}/" in pages.linked(text)
+
+
+@pytest.mark.parametrize("text", [README, course.START], ids=["README", "student edition"])
+def test_what_windows_and_old_macs_need_is_said_where_commands_differ(text):
+    commands = re.findall(r"(?m)^    (\S+) -m ", text)
+    assert {command.partition("/bin/")[0] for command in commands} == {"python3", ".venv"}
+    assert "`py` for `python3`, and `.venv\\Scripts\\` for `.venv/bin/`" in text
+    assert re.search(r"Mac with an\s+Intel\s+processor.*?use Colab", text, flags=re.DOTALL)
+
+
+def test_teachers_are_told_that_web_pages_show_solutions():
+    (paragraph,) = [part for part in README.split("\n\n") if "`make site`" in part]
+    assert re.search(r"`make site`[^.]*solutions", paragraph)

@@ -83,6 +83,13 @@ def test_the_student_edition_holds_what_it_needs_and_no_tests(edition):
     assert "colab.research" not in "".join(path.read_text("utf-8") for path in edition.glob("notebooks/*.ipynb"))
 
 
+def test_the_syllabus_of_the_student_edition_leaves_out_what_is_for_teachers(edition):
+    given = (edition / "notebooks" / "README.md").read_text("utf-8")
+    before, _, rest = SYLLABUS.partition("## For teachers\n")
+    assert rest and given == before + rest[rest.index("## Cite") :]
+    assert "solutions" not in given and not re.search(r"`make |`build/", given)
+
+
 def run(path):
     """The notebook run in its folder; an error in any cell is raised."""
     notebook = nbformat.read(path, as_version=4)
