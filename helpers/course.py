@@ -242,6 +242,12 @@ def watch(process: BaseProcess, limits: Limits) -> str:
     return wrong or ("the notebook could not be run to its end" if process.exitcode else "")
 
 
+def never_started(job: Path) -> bool:
+    """Whether the kernel died before the first cell, which is nobody's fault: two that start at once may pick one port."""
+    log = job / "log.txt"
+    return log.exists() and "Kernel died before replying" in log.read_text("utf-8", errors="replace")
+
+
 def family(process: BaseProcess) -> list[psutil.Process]:
     """`process` and all that it started, as far as they still run."""
     try:
@@ -287,9 +293,12 @@ def points(path: Path | None, released: Path, job: Path, limits: Limits) -> pd.D
     except Exception as error:  # whatever a student may have saved under this name
         return table.assign(remark=f"cannot be read as a notebook: {type(error).__name__}")
     write(job / "submitted" / "student" / name / f"{name}.ipynb", text)
-    process = PROCESSES.Process(target=autograde, args=(job, name, limits))
-    process.start()
-    if wrong := watch(process, limits):
+    for _ in range(2):
+        process = PROCESSES.Process(target=autograde, args=(job, name, limits))
+        process.start()
+        if not (wrong := watch(process, limits)) or not never_started(job):
+            break
+    if wrong:
         return table.assign(remark=wrong)
 
     graded = job / "graded.ipynb"

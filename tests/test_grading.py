@@ -278,3 +278,24 @@ def test_make_clean_leaves_grades(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True)
     assert [path.name for path in (tmp_path / "build").iterdir()] == ["grades"]
     assert (tmp_path / "build/grades/week/grades.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("log", "times"), [("RuntimeError: Kernel died before replying to kernel_info", 2), ("NameError: name 'x'", 1)]
+)
+def test_a_notebook_whose_kernel_never_started_gets_a_second_one(log, times, tmp_path, monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, target, args):
+            self.job = args[0]
+
+        def start(self):
+            started.append(self)
+            (self.job / "log.txt").write_text(log)
+
+    monkeypatch.setattr(course, "PROCESSES", type("", (), {"Process": Process}))
+    monkeypatch.setattr(course, "watch", lambda process, limits: "the notebook could not be run to its end")
+    notebook = course.every_notebook()[0]
+    course.points(notebook, notebook, tmp_path, course.Limits())
+    assert len(started) == times
