@@ -26,8 +26,9 @@ class Shuffled:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for rows in self.rows:
-            yield tuple(tensor[torch.tensor(rows, device=tensor.device)] for tensor in self.tensors)
+        for numbers in self.rows:
+            rows = torch.tensor(numbers)
+            yield tuple(tensor[rows.to(tensor.device)] for tensor in self.tensors)
 
 
 class Rows:

@@ -62,10 +62,10 @@ def distill(
     inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. Labels that it yields beside
         them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
     student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share no
-        trainable parameter with the teacher. It runs
-        in the mode in which it comes: in training mode its BatchNorm learns, in eval mode it is frozen. Default:
-        a copy of the teacher with its dropout removed, in eval mode. Where the teacher calls `F.dropout` in its
-        forward, that copy is deterministic in eval mode only: in training mode it would drop again.
+        trainable parameter with the teacher. It runs in the mode in which it comes: in training mode its BatchNorm
+        learns, in eval mode it is frozen. Default: a copy of the teacher with its dropout removed, in eval mode. Where
+        the teacher calls `F.dropout` in its forward, that copy is deterministic in eval mode only: in training mode it
+        would drop again.
     loss : ℓ(y [n, K], ŷ [n, K]) -> [n], of the teacher's and the student's predictions.
     epochs : times that every example is seen.
     lr : learning rate: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}. The
@@ -90,10 +90,9 @@ def distill(
 
     Raises
     ------
-    ValueError : if the teacher has no dropout, the student draws random numbers, or one would change the other's
-        parameters; if their outputs differ in shape, or
-        are no logits while `output` is the softmax; if there are no examples, or one holds NaN or infinity; if a
-        checkpoint is damaged or belongs to another run.
+    ValueError : if the teacher has no dropout, the student draws random numbers, or training it would change the
+        teacher; if their outputs differ in shape, or are no logits while `output` is the softmax; if there are no
+        examples, or one holds NaN or infinity; if a checkpoint is damaged or belongs to another run.
     TypeError : if it is not plain what the inputs in a batch are, if they are numbers of another type than the networks
         compute with, or if a network returns no tensor while `output` is the softmax.
     FloatingPointError : if the loss diverges.

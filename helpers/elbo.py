@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from helpers import checkpoints, gates, variational
 from helpers.batches import Shuffled
-from helpers.predictors import device_of, in_batches, require_finite, standard
+from helpers.predictors import device_of, in_batches
 from helpers.seeding import seeded
 from helpers.sgd import descend
-from helpers.training import require_labels
+from helpers.training import require_examples
 from helpers.variational import total_kl
 
 
@@ -64,12 +64,8 @@ def maximise(
     FloatingPointError : if the bound is no longer finite.
     """
     total_kl(model, kl)  # a model without a divergence is refused before anything else
-    require_finite(inputs)
+    require_examples(model, inputs, labels, perturb)
     device, n = device_of(model), len(inputs)
-    with seeded(0, device):
-        first = inputs[:1].to(device, copy=True)  # `perturb` may work in place
-        classes = standard(model, first if perturb is None else perturb(first)).shape[-1]
-    require_labels(labels, n, classes)
     beta = 0.0
 
     def next_epoch(epoch: int) -> None:

@@ -53,7 +53,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
             mean = layer(mean)
         else:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)
-    if not isinstance(last, nn.Linear):
+    if not is_plain(last, nn.Linear):
         raise no_closed_form(last_name, last)
     logits = last(mean)  # first, as in `through`
     return logits, (last.weight * var.unsqueeze(-2)) @ last.weight.T
@@ -64,9 +64,9 @@ def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     match layer:
         # Variances go through the same layer with squared weights and no bias. The mean goes first: it is what computes
         # the weight of a layer that is pruned or normalised.
-        case nn.Linear() if type(layer).forward is nn.Linear.forward:
+        case nn.Linear() if is_plain(layer, nn.Linear):
             return layer(mean), F.linear(var, layer.weight.square())
-        case nn.Conv2d() if type(layer).forward is nn.Conv2d.forward:
+        case nn.Conv2d() if is_plain(layer, nn.Conv2d):
             return layer(mean), layer._conv_forward(var, layer.weight.square(), None)
         case nn.Dropout():
             return dropped(mean, var, layer.p)
@@ -75,6 +75,11 @@ def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
         case nn.Flatten() | nn.Identity():
             return layer(mean), layer(var)
     raise no_closed_form(name, layer)
+
+
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether `layer` computes what `kind` does: other classes of that kind may add something, such as gates."""
+    return isinstance(layer, kind) and type(layer).forward is kind.forward
 
 
 def no_closed_form(name: str, layer: nn.Module) -> TypeError:

@@ -61,12 +61,8 @@ def train(
         a checkpoint that is damaged or belongs to another run.
     FloatingPointError : if the loss diverges.
     """
-    require_finite(inputs)
+    require_examples(model, inputs, labels, perturb)
     device = device_of(model)
-    with seeded(0, device):
-        first = inputs[:1].to(device, copy=True)  # `perturb` may work in place
-        classes = standard(model, first if perturb is None else perturb(first)).shape[-1]
-    require_labels(labels, len(inputs), classes)
 
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = (part.to(device) for part in batch)
@@ -101,7 +97,19 @@ def train(
     return model.eval()
 
 
-def require_labels(labels: Tensor, n: int, classes: int) -> None:
+def require_examples(
+    model: nn.Module, inputs: Tensor, labels: Tensor, perturb: Callable[[Tensor], Tensor] | None
+) -> None:
+    """
+    Raises
+    ------
+    ValueError : if there are no `inputs`, one is not finite, or `labels` are not a class of `model` for each of them.
+    """
+    require_finite(inputs)
+    device, n = device_of(model), len(inputs)
+    with seeded(0, device):
+        first = inputs[:1].to(device, copy=True)  # `perturb` may work in place
+        classes = standard(model, first if perturb is None else perturb(first)).shape[-1]
     if labels.shape != (n,):
         raise ValueError(f"expected labels [{n}], one per input, got {list(labels.shape)}")
     if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= classes:

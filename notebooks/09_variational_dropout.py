@@ -585,8 +585,8 @@ print("the posterior's student answers like its ideal predictor in 97 of 100 cas
 # With 1,297 digits the two roads lead to different places. The pruned posterior stores fewer numbers than
 # any of the dense students. But the bound sets the divergence of 26,000 weights against the likelihood of
 # few examples, and gives up accuracy for sparsity. Students of the *dropout* ensemble pay no such price,
-# and make fewer errors at all three sizes (with the smallest by less than 500 digits can tell). Both in one, a dense student of the
-# posterior, inherits the posterior's errors. With 60,000 digits the likelihood weighs 46 times more, and
+# and make fewer errors at all three sizes (with the smallest by less than 500 digits can tell). Both in one, a
+# dense student of the posterior, inherits the posterior's errors. With 60,000 digits the likelihood weighs 46 times more, and
 # sparsity costs less. There we have the record of LeNet-300-100, and plain networks of several widths,
 # distilled from its ideal variational predictor:
 
@@ -690,8 +690,9 @@ display(Markdown(saw + says))
 # Why they differ. LeNet-300-100 comes out at a lower error and with somewhat more weights than the authors
 # report, if both prune at $\log\alpha = 3$; the table of thresholds shows that a slightly lower one
 # gives their compression, still at a lower error. LeNet-5 keeps more weights than theirs at all thresholds
-# from 1 on, and its error, about one percent, is two tenths above theirs. Between 2 and 4 the divergence is already nearly flat, so that
-# how far a weight gets depends on the optimiser and its schedule; one run cannot say more. On 1,297 digits the divergence
+# from 1 on, and its error, about one percent, is two tenths above theirs. Between 2 and 4 the divergence is
+# already nearly flat, so that how far a weight gets depends on the optimiser and its schedule; one run cannot say
+# more. On 1,297 digits the divergence
 # weighs more against the data than on 60,000, so that more goes, and accuracy goes with it. The paper's
 # schedules and widths are partly unknown: it gives none for its linear models, and those of Table 4 were
 # chosen so that they give the published compression.

@@ -307,8 +307,8 @@ with torch.no_grad():
 #   \underbrace{I(y; \sigma \mid x)}_{\text{their quarrel}}.$$
 #
 # The student matches the average, so it can have the left side, all doubt, but not its division into the two parts on
-# the right, which are properties of many predictions. We look at three kinds of inputs: digits, digits turned by 60 degrees, and small grey patches from
-# two photographs, which are no digits at all.
+# the right, which are properties of many predictions. We look at three kinds of inputs: digits, digits turned by 60
+# degrees, and small grey patches from two photographs, which are no digits at all.
 
 # %%
 def turned(images, degrees):

@@ -38,10 +38,8 @@ def recorded(row: Row, folder: Path = DATA) -> dict | None:
     return next(iter(found(runs, folder)), None)
 
 
-METHODS = {
-    "variational": ("pruned", ""),
-    "L1": ("L1", "L1 "),
-}  # what it is called in records, and before the paper's numbers
+# What each method is called in records, and before the paper's numbers.
+METHODS = {"variational": ("pruned", ""), "L1": ("L1", "L1 ")}
 
 
 def table_2(folder: Path = DATA):
@@ -50,13 +48,13 @@ def table_2(folder: Path = DATA):
 
     rows = {}
     for row in TABLE_2:
-        for method, (_, prefix) in METHODS.items():
-            ours = over_splits("sparse-table-2", row, method, folder)
-            paper = {name: published(PAPER, "table 2", row.name, prefix + name) for name in ("accuracy", "sparsity")}
+        contents = found(splits("sparse-table-2", [row], "full"), folder)
+        for method in METHODS:
+            paper, ours = in_the_paper(row, method), over_splits(contents, method)
             rows[row.name, method] = {
-                "paper: accuracy [%]": paper["accuracy"],
+                "paper: accuracy [%]": paper["accuracy [%]"],
                 "accuracy [%]": ours["accuracy [%]"],
-                "paper: sparsity [%]": paper["sparsity"],
+                "paper: sparsity [%]": paper["sparsity [%]"],
                 "sparsity [%]": ours["sparsity [%]"],
                 "splits": ours["splits"],
             }
@@ -71,28 +69,31 @@ def shares(folder: Path = DATA):
     for first in TABLE_2[:2]:
         for row in (first, *(row for row in TABLE_2_SHARES if row.data == first.data)):
             experiment = "sparse-table-2" if row is first else "sparse-table-2-shares"
-            rows[first.name, f"{1 - row.test_share:.0%}"] = {
-                (method, measure): value
-                for method in METHODS
-                for measure, value in over_splits(experiment, row, method, folder).items()
-            }
-        rows[first.name, "the paper"] = {
-            (method, f"{measure} [%]"): published(PAPER, "table 2", first.name, prefix + measure)
-            for method, (_, prefix) in METHODS.items()
-            for measure in ("accuracy", "sparsity")
-        } | {(method, "splits"): "not said" for method in METHODS}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["", "trained on"])
+            contents = found(splits(experiment, [row], "full"), folder)
+            rows[first.name, f"{1 - row.test_share:.0%}"] = {name: over_splits(contents, name) for name in METHODS}
+        rows[first.name, "the paper"] = {name: {**in_the_paper(first, name), "splits": "not said"} for name in METHODS}
+    flat = {
+        where: {(method, measure): value for method, values in row.items() for measure, value in values.items()}
+        for where, row in rows.items()
+    }
+    return pd.DataFrame.from_dict(flat, orient="index").rename_axis(index=["", "trained on"])
 
 
-def over_splits(experiment: str, row: Row, method: str, folder: Path) -> dict[str, str | int]:
-    """Accuracy and sparsity [%] of a method, mean ± standard deviation over the splits that there are."""
-    contents = found(splits(experiment, [row], "full"), folder)
-    those = [content for content in contents if METHODS[method][0] in content["metrics"]]
+def over_splits(contents: list[dict], method: str) -> dict[str, str | int]:
+    """Accuracy and sparsity [%] of a method, mean ± standard deviation over the splits that there are records of."""
+    predictor, _ = METHODS[method]
+    those = [content for content in contents if predictor in content["metrics"]]
     return {
-        "accuracy [%]": cell([100 - content["metrics"][METHODS[method][0]]["error"] for content in those], 1),
+        "accuracy [%]": cell([100 - content["metrics"][predictor]["error"] for content in those], 1),
         "sparsity [%]": cell([100 * share_removed(content, method) for content in those], 1),
         "splits": len(those),
     }
+
+
+def in_the_paper(row: Row, method: str) -> dict[str, str]:
+    """The paper's accuracy and sparsity [%] of a method."""
+    _, prefix = METHODS[method]
+    return {f"{name} [%]": published(PAPER, "table 2", row.name, prefix + name) for name in ("accuracy", "sparsity")}
 
 
 def share_removed(content: dict, method: str) -> float:
