@@ -246,17 +246,17 @@ def excess(loss):
     return lambda y, y_hat: loss(y, y_hat) - loss(y, y)
 
 
-def rebuilt(loss, c):
-    """The Bregman divergence that the excess of `loss` would have to be, found from its slice at c [K]."""
-    return bregman.from_phi(lambda y: excess(loss)(y, c.expand_as(y)))
+def rebuilt(loss, r):
+    """The Bregman divergence that the excess of `loss` would have to be, found from its slice at r [K]."""
+    return bregman.from_phi(lambda y: excess(loss)(y, r.expand_as(y)))
 
 
 def is_bregman(loss):
     """Whether that divergence is the excess loss, on random pairs of distributions."""
     torch.manual_seed(SEED)
     y, y_hat = Dirichlet(torch.ones(3).double()).sample((2, 200))
-    c = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    return torch.allclose(rebuilt(loss, c)(y, y_hat), excess(loss)(y, y_hat), atol=1e-8)
+    r = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    return torch.allclose(rebuilt(loss, r)(y, y_hat), excess(loss)(y, y_hat), atol=1e-8)
 
 
 # %% tags=["nbval-check-output"]

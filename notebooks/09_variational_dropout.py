@@ -585,8 +585,8 @@ print("the posterior's student answers like its ideal predictor in 97 of 100 cas
 # With 1,297 digits the two roads lead to different places. The pruned posterior stores fewer numbers than
 # any of the dense students. But the bound sets the divergence of 26,000 weights against the likelihood of
 # few examples, and gives up accuracy for sparsity. Students of the *dropout* ensemble pay no such price,
-# and make fewer errors at all three sizes (with the smallest by less than 500 digits can tell). Both in one, a
-# dense student of the posterior, inherits the posterior's errors. With 60,000 digits the likelihood weighs 46 times more, and
+# and all but the smallest make fewer errors. Both in one, a dense student of the posterior, inherits the
+# posterior's errors. With 60,000 digits the likelihood weighs 46 times more, and
 # sparsity costs less. There we have the record of LeNet-300-100, and plain networks of several widths,
 # distilled from its ideal variational predictor:
 
