@@ -29,6 +29,7 @@ def maximise(
     kl: Callable[[Tensor], Tensor] = variational.kl,
     perturb: Callable[[Tensor], Tensor] | None = None,
     begin: Callable[[int], None] | None = None,
+    compile: bool = False,
     seed: int = 0,
     progress: bool = True,
     checkpoint: str | Path | None = None,
@@ -50,6 +51,8 @@ def maximise(
     kl : from log α to the divergence of each weight.
     perturb : from a batch [n, ...] to the batch that the network sees.
     begin : called with the number of each epoch, counted from 0, before it.
+    compile : whether to compile the divergence, which takes some ten seconds and a C++ compiler. With millions of weights
+        it is then more than twice as fast, and all of training half as fast again.
     seed : of the order of the examples, the noise and the perturbations; the global random state is left alone.
     progress, checkpoint : as in `training.train`.
 
@@ -66,6 +69,7 @@ def maximise(
     total_kl(model, kl)  # a model without a divergence is refused before anything else
     require_examples(model, inputs, labels, perturb)
     device, n = device_of(model), len(inputs)
+    divergence = torch.compile(total_kl) if compile else total_kl
     beta = 0.0
 
     def next_epoch(epoch: int) -> None:
@@ -77,7 +81,7 @@ def maximise(
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = (part.to(device) for part in batch)
         logits = model(x if perturb is None else perturb(x))
-        return F.cross_entropy(logits, y) + (beta / n * total_kl(model, kl) if beta else 0.0)
+        return F.cross_entropy(logits, y) + (beta / n * divergence(model, kl) if beta else 0.0)
 
     model.train()
     descend(

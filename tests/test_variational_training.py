@@ -1,6 +1,7 @@
 """Raising the evidence lower bound: what is raised, what it finds, and that an interrupted run goes on to the same end."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -108,6 +109,18 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(tmp_path):
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
     with pytest.raises(ValueError, match="another configuration"):
         elbo.maximise(network(), x, y, epochs=8, warm_up=(1, 5), progress=False, checkpoint=tmp_path / "run.pt")
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling takes a C++ compiler")
+@pytest.mark.parametrize("kl", [variational.kl, variational.kl_cubic])
+def test_a_compiled_divergence_leads_to_the_same_weights(kl):
+    x, y = examples()
+    eager, compiled = (
+        elbo.maximise(network(), x, y, epochs=4, warm_up=(0, 2), kl=kl, compile=compile, progress=False)
+        for compile in (False, True)
+    )
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_global_random_state_is_left_alone():

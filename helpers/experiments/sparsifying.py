@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,8 @@ def trained(network: nn.Module, run: Run, data: Data, progress: bool, path: Path
     images, labels = (part.to(device) for part in data.train)
     if row.kinds is None:
         return training.train(network, images, labels, lr=row.lr, **common)
-    return elbo.maximise(network, images, labels, lr=row.lr, warm_up=run.warm_up, kl=row.kl, **common)
+    compile = row.large and shutil.which("c++") is not None
+    return elbo.maximise(network, images, labels, lr=row.lr, warm_up=run.warm_up, kl=row.kl, compile=compile, **common)
 
 
 def size(small: nn.Module, x: Tensor, run: Run, folder: Path) -> dict:
