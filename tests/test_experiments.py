@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,26 @@ def test_kept_weights_are_those_of_the_networks(folder):
         trained = torch.load(records.checkpoint(name, folder), weights_only=True)["model"]
         assert kept.keys() == trained.keys()
         assert all(torch.equal(kept[key], trained[key]) for key in kept)
+
+
+def test_a_teacher_whose_weights_are_kept_is_not_trained_again(folder, tmp_path, monkeypatch):
+    run_here(small(), folder)
+    expected = run_here(small(2), folder)
+    elsewhere = tmp_path / "elsewhere"  # where there is no checkpoint
+    shutil.copytree(folder / "weights", elsewhere / "weights")
+    monkeypatch.setattr(training, "train", None)
+    assert metrics(run_here(small(2), elsewhere)) == metrics(expected)
+
+
+def test_kept_weights_that_are_damaged_or_of_another_network_are_named(folder):
+    run_here(small(), folder)
+    path = records.weights(small().teacher, folder)
+    wider = replace(SMALL, network=lambda: small_network(widths=(30,)))
+    with pytest.raises(ValueError, match=r"(?s)teacher.full.safetensors does not hold .* remove it.*size mismatch"):
+        run_here(Run("table-1", wider, "perturbed", 2, "full"), folder)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"teacher.full.safetensors does not hold .* remove it"):
+        run_here(small(2), folder)
 
 
 def test_smaller_students_are_distilled_or_trained_from_labels(folder):

@@ -136,11 +136,34 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
 
 
 def taught(run: Run, data: Data, device: torch.device, progress: bool, folder: Path) -> nn.Module:
-    """The run's teacher. It is trained by the first run that needs it; the others wait, and find it."""
+    """The run's teacher: the one whose weights are stored, or else one that is trained by the first run that needs it, while
+    the others wait for it.
+
+    Raises
+    ------
+    ValueError : if the stored weights are damaged or another network's.
+    """
     with seeded(run.teacher_seed, torch.device("cpu")):
         teacher = run.row.network().to(device)
+    if (path := weights(run.teacher, folder)).exists():
+        return compiled(stored(teacher, path)).eval()
     with lock(run.teacher, folder):
         return trained(teacher, run, data, run.teacher_seed, progress, checkpoint(run.teacher, folder))
+
+
+def stored(network: nn.Module, path: Path) -> nn.Module:
+    """`network` with the weights that `keep` has written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        network.load_state_dict(load(path.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} does not hold the weights of a {type(network).__name__}; remove it, and another teacher is trained. "
+            f"{error}"
+        ) from error
+    return network
 
 
 def small_network(run: Run, data: Data, device: torch.device, progress: bool, folder: Path) -> nn.Module:
