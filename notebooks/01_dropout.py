@@ -162,8 +162,8 @@ checks.dropout(my_dropout)
 #
 # Dropout training wants the expected loss over examples *and* masks to be low,
 # $\mathbb{E}_{x,y,\sigma}\,\ell(y, f_{\Theta,\sigma}(x))$ (equation 1), and lowers its mean over the training set
-# (equation 2) by stochastic gradient descent: each step draws a few examples, and for each of them a mask. These are all its lines, for 1,297 digits of 8 × 8
-# pixels and one hidden layer with dropout.
+# (equation 2) by stochastic gradient descent: each step draws a few examples, and for each of them a mask. These are all
+# its lines, for 1,297 digits of 8 × 8 pixels and one hidden layer with dropout.
 
 # %%
 digits = datasets.load("digits")
@@ -177,10 +177,10 @@ def network(p, hidden=128):
 
 torch.manual_seed(0)
 model = network(p=0.5).train()  # in training mode nn.Dropout draws gates
-theta, m = list(model.parameters()), 64
+theta, n = list(model.parameters()), 64
 for t in range(800):
-    pi = torch.randint(len(x_train), (m,))  # sample m examples
-    prediction = model(x_train[pi])  # sample σ¹ … σᵐ: it happens in here, a row of gates for each example
+    pi = torch.randint(len(x_train), (n,))  # sample n examples
+    prediction = model(x_train[pi])  # sample σ¹ … σⁿ: it happens in here, a row of gates for each example
     eta = 0.5 / (1 + t / 200)  # update the learning rate
     loss = F.cross_entropy(prediction, y_train[pi])  # the mean over j of ℓ(y_j, f_{Θ,σʲ}(x_j))
     with torch.no_grad():
@@ -488,7 +488,8 @@ table.round(2)
 #
 # A unit that must be of use in any company cannot rely on others to correct it. The classic picture is of an
 # autoencoder with 256 rectified linear units, trained on digits to return its input, with and without dropout.
-# We draw what a unit adds to the output when it is active, for the 64 units that add most.
+# We draw what a unit adds to the output when it is active, for the 64 units that add most: blue is ink that it adds, red
+# is ink that it takes away.
 
 # %%
 mnist = datasets.load("mnist-small")

@@ -282,9 +282,9 @@ print("one mask is worse by more than that:", bool(error[:, 0].mean() - many > n
 # ## What each costs
 #
 # Time per digit on the machine that ran this page, and distance to the ideal. Monte Carlo buys accuracy at a fixed
-# rate, about ten times nearer for ten times the time (a little less here, as the 500 masks that stand for the ideal are
-# noisy, too). Fast dropout costs a few passes and then stays where it is: its
-# error is a bias, not noise. Standard dropout is the cheapest; and the geometric mean, however many masks it
+# rate, about ten times nearer for ten times the masks (a little less here, as the 500 masks that stand for the ideal are
+# noisy, too). With few masks the time grows more slowly, since a call of the network has a price of its own. Fast dropout
+# costs several passes and then stays where it is: its error is a bias, not noise. Standard dropout is the cheapest; and the geometric mean, however many masks it
 # multiplies, ends up about where standard dropout is, not at the ideal.
 
 # %%
@@ -328,7 +328,7 @@ print("the geometric mean of 100 masks is further away than 10 masks averaged:",
 # $$\mathbb{E}_\sigma\Big[\max_i \frac{\sigma_i h_i}{1-p}\Big] = h_{(1)} + p\,h_{(2)} + p^2\,h_{(3)} + \dots$$
 #
 # The first term is weight scaling's; the others it does not know. They grow with the rate until, as $p \to 1$, the
-# maximum has become a sum: in a window of $n$ equal units it is too small by a factor of up to $n$.
+# mean has become the sum of the window: for $n$ equal units weight scaling's value is then too small by a factor of $n$.
 
 # %%
 window = torch.tensor([1.0, 0.8, 0.5, 0.3], dtype=torch.float64)
@@ -438,9 +438,9 @@ print("but it is further from the ideal:", mean_before[0] > max_before[0])
 # for the mean of the maximum, which makes the pooled units too small, and with them the differences between logits; and
 # it takes the softmax of mean logits for the mean of softmaxes, which makes predictions too sure (that was the geometric
 # mean). The first is a bias of the layer, and the closed form removes it; but it had happened to cancel part of the
-# second. After pooling there is only the second error. In this network it is the larger one; a reason may be that no
-# other unit of the window stands in for one that is dropped, but the two networks were also trained apart. A rule for
-# inference has to be right about the whole network; mending one layer may take it further away. Distillation, in
+# second. In the network with dropout after its pool there is only the second error, and it is larger than in the first
+# network once the pool of that one is mended; a reason may be that no other unit of the window stands in for one that is
+# dropped, but the two networks were also trained apart. A rule for inference has to be right about the whole network; mending one layer may take it further away. Distillation, in
 # contrast, fits the outputs.
 #
 # ## Exercises
@@ -464,19 +464,22 @@ def my_ideal(model, x):
 checks.ideal(my_ideal)
 
 # %% [markdown]
-# **2. The maximum of what is left.** For windows of $n$ positive units, [N, n], write the mean of the largest
-# dropped and rescaled unit, [N], without a loop over masks.
+# **2. How much the maximum varies.** For windows of $n$ positive units, [N, n], in any order, write the *variance* of the
+# largest dropped and rescaled unit, [N], without a loop over masks. Its mean was given above; what else is needed?
 
 # %%
-def my_pooled_mean(h, p):
-    """Mean of the largest unit of each window after dropout at rate p, [N]."""
+def my_pooled_variance(h, p):
+    """Variance of the largest unit of each window after dropout at rate p, [N]."""
     ### BEGIN SOLUTION
-    return (h.sort(-1, descending=True).values * p ** torch.arange(h.shape[-1])).sum(-1)
+    largest_first = h.sort(-1, descending=True).values
+    probability = (1 - p) * p ** torch.arange(h.shape[-1])  # of being the largest that is kept
+    mean = (probability * largest_first / (1 - p)).sum(-1)
+    return (probability * (largest_first / (1 - p)) ** 2).sum(-1) - mean**2
     ### END SOLUTION
 
 
 # %% tags=["nbval-check-output"]
-checks.pooled_mean(my_pooled_mean)
+checks.pooled_variance(my_pooled_variance)
 
 # %% [markdown]
 # **3. A Gaussian through a ReLU.** Write the mean in the last row of fast dropout's table. `torch.special.ndtr` is

@@ -102,8 +102,8 @@ print("the standard prediction is something else:", bool(to_ideal > 0.01))
 #
 # $$\frac1n \sum_{j=1}^n \ell\big(f_{\Theta^*,\sigma^j}(x_j),\, q_\Omega(x_j)\big).$$
 #
-# (The paper calls the size $n$ of this mini-batch $m$; on these pages $m$ is a number of masks.) The ideal predictor appears nowhere in these lines. We note on the way what the student predicts, for the
-# picture below.
+# (The paper calls the size $n$ of this mini-batch $m$; on these pages $m$ is a number of masks.) The ideal predictor
+# appears nowhere in these lines. We note on the way what the student predicts, for the picture below.
 
 # %%
 S, steps = x_train, 3000
@@ -200,9 +200,9 @@ print("and nearer than any of the gated networks is:", bool(gap(path[-1]) < gap(
 
 # %% [markdown]
 # Dots coincide where masks differ only in units that are silent for every digit. The ideal is a mean of
-# probabilities, and no weights need belong to it: the student comes near and stops. And the path is not smooth:
-# each step follows a few random members, one for each example of its batch, until a small learning rate averages over
-# them.
+# probabilities, and no weights need belong to it: the student comes near and stops. And the path is not smooth.
+# At a learning rate of 0.3 the first steps overshoot, as they would if the exact mean were the target; the random members
+# that a step follows, one for each example of its batch, add to that. The small learning rate at the end quiets both.
 #
 # ## Which loss leads where
 #
@@ -277,9 +277,9 @@ for name, mean in distances.idxmin(axis=1).items():
 # ### More masks in a step
 #
 # `samples=m` averages m masks *before* the loss is taken. A Bregman loss keeps its minimiser. The others do
-# not: the more masks are averaged, the less the members differ, and with many the teacher is the mean itself,
-# to which every loss leads. So averaging is a cure for a loss that is not Bregman, at the price of more passes.
-# The figure shows $J'$ for one digit, exactly the function of q that Algorithm 2 goes down, and its minimum
+# not: the more masks are averaged, the less the members differ, and with many the teacher is the mean itself.
+# Every loss that is least where its arguments are equal leads there. So averaging cures such a loss of not being Bregman
+# (reverse KL and L1 here; not the focal loss and the hinge of notebook 05), at the price of more passes. The figure shows $J'$ for one digit, exactly the function of q that Algorithm 2 goes down, and its minimum
 # (triangles) for each loss.
 
 # %%

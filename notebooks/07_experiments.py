@@ -111,8 +111,8 @@ pd.DataFrame.from_dict(
 
 # %% [markdown]
 # *KL to ideal* is the mean of $\mathrm{KL}(\text{ideal} \,\|\, q)$ over the test images, where Monte Carlo with 400
-# masks stands for the ideal predictor. It is what distillation lowers, and there the student wins clearly. Whether
-# the ideal predictor itself is any *better* than the standard one is another question, and the answer depends on the
+# masks stands for the ideal predictor. It is what distillation lowers: there the student, in one pass, is several times nearer than
+# the standard prediction, and only the masks of Monte Carlo are nearer still. Whether the ideal predictor itself is any *better* than the standard one is another question, and the answer depends on the
 # network: with so much dropout in so small a network the ensemble is too modest, as its calibration error (ECE) and
 # its likelihood (NLL) show, and a faithful student is too modest with it. What was distilled is the ensemble's
 # average, for better or worse.
@@ -303,12 +303,13 @@ for p in (0.25, 0.5):
 # The rate decides how *far* weight scaling is from the ideal: at one half it is as far on either side of the pooling. The
 # place decides what that costs in *error*. Where pooled units are dropped, members disagree with each other, and their
 # average is merely less sure than a single pass. Where units are dropped before they are pooled, a part of the distance is
-# a shift, the same for every image, of what the next layer sees; the average does not have it, and a single pass decides
-# differently. (An error on 10,000 images has a standard error of 0.4 points: the gaps at a rate of one half tell the two
-# places apart, those at a quarter hardly.)
+# a shift of what the next layer sees, which goes in the same direction for every image, though further for some than for
+# others; the average does not have it, and a single pass decides differently. (There is one teacher for each cell. An error
+# on 10,000 images has a standard error of 0.4 points: the gaps at a rate of one half tell the two places apart, those at a
+# quarter hardly.)
 #
 # The paper's gap is 1.4 points, of which its student gets 0.95. The paper also says that dropout follows every
-# convolution, which puts it before the pools. A rate between a quarter and a half would give that gap there; we took one
+# convolution, which puts it before the pools. A rate between a quarter and a half might give that gap there; we took one
 # half, the usual rate, for the full row, whose gap has shrunk to two points after ten times the epochs.
 #
 # Why should the place matter? Take the units in one window of a max pooling layer, all positive. If dropout comes
@@ -372,8 +373,8 @@ for name, part in {"pool1": network[:3], "pool2": network[:6]}.items():
 pd.DataFrame.from_dict(pools, orient="index").round(3)
 
 # %% [markdown]
-# It goes further than the formula, which for four positive units gives at most
-# $1 + \tfrac12 + \tfrac14 + \tfrac18 = 1.875$ times as much at a rate of one half. LeNetAll has no ReLU in front of its
+# It goes further than competition among positive units can: for four of them at a rate of one half the mean is at most
+# 1.875 times the maximum (exercise 1 says why). LeNetAll has no ReLU in front of its
 # pools: where all units of a window are negative, one that is dropped counts as 0 and wins, which raises the mean as
 # well, and the second pool inherits what the first has added.
 
@@ -431,8 +432,8 @@ display(Markdown("\n".join(lines)))
 # %% [markdown]
 # The errors on MNIST are higher here than in the paper. The schedule is the paper's to the letter (20 epochs at a
 # learning rate of $10^{-3}$, 10 at $10^{-4}$), but the paper does not say how many images a mini-batch has, and with
-# 64 this schedule leaves both networks under-trained: smaller batches or a larger rate would move the weights further
-# in the same number of epochs.
+# 64 this schedule probably leaves both networks under-trained. Smaller batches or a larger rate would move the weights
+# further in the same number of epochs; no record here says by how much.
 #
 # The rows teach different things. *LeNet* drops units only before its last layer. There weight scaling is nearly
 # right, the three errors differ by chance alone, and the average of its ensemble is even a little too modest, so that
@@ -440,11 +441,13 @@ display(Markdown("\n".join(lines)))
 # drops units in front of its pools as well. There weight scaling is far from the average, as the table of pooled
 # values explains, and the average is better by every measure; so is the student, in one pass.
 #
-# *Quick* has a gap of 1.4 points between weight scaling and Monte Carlo in the paper and a larger one here; but all errors are higher than the published ones. Both point to our rate of dropout, one half, which the paper
+# *Quick* has a gap of 1.4 points between weight scaling and Monte Carlo in the paper and a larger one here; but all
+# errors are higher than the published ones. Both point to our rate of dropout, one half, which the paper
 # does not state: a lower rate takes less from so small a network, and leaves less for an average to mend. A student that
 # learns on photographs as they are goes more than half of the way from the standard error to that of the ensemble. One that
 # learns on perturbed photographs, as in the left half of the table, comes nearer to the ideal, too, but gains little in
-# error, as we saw.
+# error, as we saw, and is behind weight scaling in likelihood and in calibration. The ensemble's average itself has the
+# best likelihood, but is as badly calibrated: it is too modest.
 #
 # **In one sentence:** in every row that we have run the student is several times nearer to the ideal predictor than
 # weight scaling; in test error it gains a part of what the ensemble has to give, and more of it if it has looked where

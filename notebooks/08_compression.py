@@ -306,7 +306,8 @@ loses when it gets too small.
 display(Markdown(saw + says.format(**paper["figure 3"])))
 
 # %% [markdown]
-# On 500 digits errors near 2 % cannot be told apart, so that the first says nothing here. The second can be seen in part.
+# On 500 digits errors near 2 % cannot be told apart, so that the paper's first finding, about the penultimate layer,
+# cannot be tested here. The second, about all layers, can be seen in part.
 # Where both layers are small, the student wins against a network of its size trained *with* dropout, because dropout is
 # what a small network can least afford. Against one trained *without* dropout there is no winner among ours, whatever
 # the size: what differs is less than 500 digits can tell. The paper's students lose where they get too small, and it

@@ -495,14 +495,22 @@ print("the student is nearer to the ensemble than the usual prediction:", bool(k
 # ## Exercises
 #
 # **1. How far from its ensemble?** Write the mean of $\mathrm{KL}(\text{ideal} \,\|\, \text{standard})$ over some
-# inputs, with $m$ masks for the ideal. The network may have BatchNorm in it, and must be afterwards what it was.
+# inputs, with $m$ masks for the ideal, in plain PyTorch, without this package. The network comes in eval mode; its gates
+# are `nn.Dropout`; it has BatchNorm in it; and it must be afterwards what it was.
 
 # %%
 def my_gap(model, x, m):
     """Mean KL(Monte Carlo average of m masks ‖ one pass without gates) over inputs x, a scalar in nats."""
     ### BEGIN SOLUTION
-    ideal = predictors.monte_carlo(model, x, m)
-    return (torch.xlogy(ideal, ideal) - torch.xlogy(ideal, predictors.standard(model, x))).sum(-1).mean()
+    dropouts = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
+    with torch.no_grad():
+        standard = model(x).softmax(-1)
+        for layer in dropouts:
+            layer.train()  # and nothing else: BatchNorm would learn from what passes through
+        ideal = sum(model(x).softmax(-1) for _ in range(m)) / m
+        for layer in dropouts:
+            layer.eval()
+    return (torch.xlogy(ideal, ideal) - torch.xlogy(ideal, standard)).sum(-1).mean()
     ### END SOLUTION
 
 

@@ -73,31 +73,43 @@ def test_ideal_says_what_is_wrong(answer, message, seed):
         checks.ideal(answer)
 
 
-def pooled_by_horner(h, p):
+def moment_by_horner(h, p, power):
     total = torch.zeros(len(h))
-    for column in h.sort(-1).values.T:
-        total = column + p * total
+    for column in (h.sort(-1).values / (1 - p)).T:
+        total = (1 - p) * column**power + p * total
     return total
 
 
-def pooled_by_masks(h, p):
+def moment_by_masks(h, p, power):
     total = torch.zeros(len(h))
     for mask in product([0.0, 1.0], repeat=h.shape[-1]):
         kept = sum(mask)
-        total += p ** (len(mask) - kept) * (1 - p) ** kept * (h * torch.tensor(mask) / (1 - p)).amax(-1)
+        largest = (h * torch.tensor(mask) / (1 - p)).amax(-1)
+        total += p ** (len(mask) - kept) * (1 - p) ** kept * largest**power
     return total
 
 
-def descending(h):
-    return h.sort(-1, descending=True).values
+def varies_by_horner(h, p):
+    return moment_by_horner(h, p, 2) - moment_by_horner(h, p, 1) ** 2
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [pooled_by_horner, pooled_by_masks, lambda h, p: (descending(h) * p ** torch.arange(h.shape[-1])).sum(-1)],
-)
-def test_pooled_mean_accepts_right_answers(answer, capsys):
-    checks.pooled_mean(answer)
+def varies_by_masks(h, p):
+    return moment_by_masks(h, p, 2) - moment_by_masks(h, p, 1) ** 2
+
+
+def varies_by_formula(h, p):
+    ordered, powers = h.sort(-1, descending=True).values, p ** torch.arange(h.shape[-1])
+    return (powers * ordered**2).sum(-1) / (1 - p) - (powers * ordered).sum(-1) ** 2
+
+
+def varies_in_this_order(h, p):
+    powers = p ** torch.arange(h.shape[-1])
+    return (powers * h**2).sum(-1) / (1 - p) - (powers * h).sum(-1) ** 2
+
+
+@pytest.mark.parametrize("answer", [varies_by_horner, varies_by_masks, varies_by_formula])
+def test_pooled_variance_accepts_right_answers(answer, capsys):
+    checks.pooled_variance(answer)
     assert "Correct" in capsys.readouterr().out
 
 
@@ -106,18 +118,23 @@ def test_pooled_mean_accepts_right_answers(answer, capsys):
     ("answer", "message"),
     [
         (lambda h, p: ..., "returns nothing yet"),
-        (lambda h, p: h.amax(-1), "what weight scaling says"),
-        (lambda h, p: (1 - p) * pooled_by_masks(h, p), "not rescaled"),
-        (lambda h, p: (h * p ** torch.arange(h.shape[-1])).sum(-1), "in order"),
-        (lambda h, p: (h.sort(-1).values * p ** torch.arange(h.shape[-1])).sum(-1), "in order"),
-        (lambda h, p: (descending(h) * (1 - p) ** torch.arange(h.shape[-1])).sum(-1), "With which probability"),
-        (lambda h, p: pooled_by_masks(h, p).mean(), "one mean for each window"),
+        (lambda h, p: moment_by_masks(h, p, 1), "this is the mean;"),
+        (lambda h, p: moment_by_masks(h, p, 2), "mean of the square;"),
+        (lambda h, p: varies_by_masks(h, p).sqrt(), "standard deviation"),
+        (lambda h, p: (1 - p) ** 2 * varies_by_masks(h, p), "not rescaled"),
+        (lambda h, p: (1 - p) * moment_by_masks(h, p, 2) - moment_by_masks(h, p, 1) ** 2, "only one cancels"),
+        (varies_in_this_order, "in order"),
+        (lambda h, p: varies_in_this_order(h.sort(-1).values, p), "in order"),
+        (lambda h, p: varies_by_formula(h, 1 - p), "With which probability"),
+        (lambda h, p: varies_by_masks(h, p).mean(), "one variance for each window"),
+        (lambda h, p: varies_by_masks(h, p) if h.shape[-1] > 1 else 0 * h[:, 0], "windows of one unit"),
+        (lambda h, p: varies_by_formula(h.mul_(2), p), "changed its argument in place"),
     ],
 )
-def test_pooled_mean_says_what_is_wrong(answer, message, seed):
+def test_pooled_variance_says_what_is_wrong(answer, message, seed):
     torch.manual_seed(seed)
     with pytest.raises(Unsolved, match=message):
-        checks.pooled_mean(answer)
+        checks.pooled_variance(answer)
 
 
 normal = torch.distributions.Normal(0.0, 1.0)

@@ -10,22 +10,23 @@ from helpers.checks import theorem_1 as checks
 SEEDS = pytest.mark.parametrize("seed", range(3))
 
 
-def gap(loss, f, q):
-    return loss(f.mean(0), q).mean() - loss(f, q).mean()
+def gap(loss, f, weights, q):
+    return loss(torch.tensordot(weights, f, 1), q).mean() - torch.tensordot(weights, loss(f, q), 1).mean()
 
 
-def gap_by_loop(loss, f, q):
-    J = sum(loss(f[:, n].mean(0), q[n]) for n in range(len(q))) / len(q)
-    J_prime = sum(loss(member, q).mean() for member in f) / len(f)
+def gap_by_loop(loss, f, weights, q):
+    J = sum(loss(weights @ f[:, n], q[n]) for n in range(len(q))) / len(q)
+    J_prime = sum(weight * loss(member, q).mean() for weight, member in zip(weights, f, strict=True))
     return J - J_prime
 
 
-def by_numbers(loss, f, q):
-    return bregman.objectives(loss, f, q)[2].item()
+def by_numbers(loss, f, weights, q):
+    return gap(loss, f, weights, q).item()
 
 
-def by_numpy(loss, f, q):
-    return loss(f.mean(0), q).numpy().mean() - loss(f, q).numpy().mean()
+def by_numpy(loss, f, weights, q):
+    ideal = torch.einsum("m,mnk->nk", weights, f)
+    return loss(ideal, q).numpy().mean() - (weights[:, None] * loss(f, q)).sum(0).numpy().mean()
 
 
 @SEEDS
@@ -36,23 +37,36 @@ def test_gap_accepts_right_answers(answer, seed, capsys):
     assert "Correct" in capsys.readouterr().out
 
 
+def exchanged(loss, f, weights, q):
+    return gap(lambda y, y_hat: loss(y_hat, y), f, weights, q)
+
+
 @SEEDS
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda loss, f, q: None, "write its body and return a number"),
-        (lambda loss, f, q: gap(loss, f, q).tolist() + 1j, "expected a number, got complex"),
-        (lambda loss, f, q: -gap(loss, f, q).item(), "J' - J"),
-        (lambda loss, f, q: gap(loss, f.div_(f.sum(-1, keepdim=True) + 1), q), "changed its argument in place"),
-        (lambda loss, f, q: -gap(loss, f, q), "J' - J"),
-        (lambda loss, f, q: loss(f.mean(0), q).mean(), "J alone"),
-        (lambda loss, f, q: loss(f, q).mean(), "J' alone"),
-        (lambda loss, f, q: loss(f.mean(0), q) - loss(f, q).mean(0), "mean over the examples"),
-        (lambda loss, f, q: (loss(f.mean(0), q) - loss(f, q).mean(0)).sum(), "summed"),
-        (lambda loss, f, q: loss(q, f.mean(0)).mean() - loss(q, f).mean(), "first argument"),
-        (lambda loss, f, q: loss(f, q).mean(0).mean() - loss(f, q).mean(), "zero"),
-        (lambda loss, f, q: gap(bregman.kl, f, q), "should be"),
-        (lambda loss, f, q: gap(loss, f[:3], q), "should be"),
+        (lambda loss, f, w, q: None, "write its body and return a number"),
+        (lambda loss, f, w, q: gap(loss, f, w, q).tolist() + 1j, "expected a number, got complex"),
+        (lambda loss, f, w, q: -gap(loss, f, w, q).item(), "J' - J"),
+        (lambda loss, f, w, q: gap(loss, f.div_(f.sum(-1, keepdim=True) + 1), w, q), "changed its argument in place"),
+        (lambda loss, f, w, q: -gap(loss, f, w, q), "J' - J"),
+        (lambda loss, f, w, q: loss(torch.tensordot(w, f, 1), q).mean(), "J alone"),
+        (lambda loss, f, w, q: torch.tensordot(w, loss(f, q), 1).mean(), "J' alone"),
+        (lambda loss, f, w, q: loss(f.mean(0), q).mean() - loss(f, q).mean(), "count the same"),
+        (lambda loss, f, w, q: loss(torch.tensordot(w, f, 1), q).mean() - loss(f, q).mean(), "one of the two terms"),
+        (
+            lambda loss, f, w, q: loss(f.mean(0), q).mean() - torch.tensordot(w, loss(f, q), 1).mean(),
+            "one of the two terms",
+        ),
+        (
+            lambda loss, f, w, q: loss(torch.tensordot(w, f, 1), q) - torch.tensordot(w, loss(f, q), 1),
+            "mean over the examples",
+        ),
+        (lambda loss, f, w, q: len(q) * gap(loss, f, w, q), "summed"),
+        (exchanged, "first argument"),
+        (lambda loss, f, w, q: 0 * gap(loss, f, w, q), "zero"),
+        (lambda loss, f, w, q: gap(bregman.kl, f, w, q), "should be"),
+        (lambda loss, f, w, q: gap(loss, f[:3], w[:3], q), "should be"),
     ],
 )
 def test_gap_says_what_is_wrong(answer, message, seed):
@@ -65,8 +79,18 @@ def entropy(p):
     return -torch.xlogy(p, p).sum(-1)
 
 
-def difference_of_entropies(f):
-    return entropy(f.mean(0)) - entropy(f).mean(0)
+def mean(weights, values):
+    return torch.tensordot(weights, values, 1)
+
+
+def difference_of_entropies(f, weights):
+    return entropy(mean(weights, f)) - mean(weights, entropy(f))
+
+
+def by_the_joint_distribution(f, weights):
+    joint = weights[:, None, None] * f
+    product = weights[:, None, None] * mean(weights, f)
+    return torch.xlogy(joint, joint / product).sum((0, 2))
 
 
 @SEEDS
@@ -74,8 +98,9 @@ def difference_of_entropies(f):
     "answer",
     [
         difference_of_entropies,
-        lambda f: bregman.kl(f, f.mean(0)).mean(0),
-        lambda f: torch.special.entr(f.mean(0)).sum(-1) - torch.special.entr(f).sum(-1).mean(0),
+        by_the_joint_distribution,
+        lambda f, w: mean(w, bregman.kl(f, mean(w, f))),
+        lambda f, w: torch.special.entr(mean(w, f)).sum(-1) - mean(w, torch.special.entr(f).sum(-1)),
     ],
 )
 def test_information_accepts_right_answers(answer, seed, capsys):
@@ -88,15 +113,20 @@ def test_information_accepts_right_answers(answer, seed, capsys):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda f: None, "returns nothing yet"),
-        (lambda f: difference_of_entropies(f).mean(), "one number for each example"),
-        (lambda f: difference_of_entropies(f.transpose(0, 1)), "one number for each example"),
-        (lambda f: -difference_of_entropies(f), "sign"),
-        (lambda f: difference_of_entropies(f) / torch.log(torch.tensor(2.0)), "bits"),
-        (lambda f: entropy(f).mean(0), "mean entropy of the members"),
-        (lambda f: entropy(f.mean(0)), "entropy of the mean"),
-        (lambda f: f.var(0, correction=0).sum(-1), "should be"),
-        (lambda f: (f * (f.log() - f.mean(0).log())).sum(-1).mean(0), "0 log 0"),
+        (lambda f, w: None, "returns nothing yet"),
+        (lambda f, w: difference_of_entropies(f, w).mean(), "one number for each example"),
+        (
+            lambda f, w: difference_of_entropies(f.transpose(0, 1), torch.full((5,), 0.2).double()),
+            "one number for each example",
+        ),
+        (lambda f, w: -difference_of_entropies(f, w), "sign"),
+        (lambda f, w: difference_of_entropies(f, w) / torch.log(torch.tensor(2.0)), "bits"),
+        (lambda f, w: entropy(f.mean(0)) - entropy(f).mean(0), "count the same"),
+        (lambda f, w: entropy(mean(w, f)) - entropy(f).mean(0), "second term"),
+        (lambda f, w: mean(w, entropy(f)), "mean entropy of the members"),
+        (lambda f, w: entropy(mean(w, f)), "entropy of the mean"),
+        (lambda f, w: f.var(0, correction=0).sum(-1), "should be"),
+        (lambda f, w: mean(w, (f * (f.log() - mean(w, f).log())).sum(-1)), "0 log 0"),
     ],
 )
 def test_information_says_what_is_wrong(answer, message, seed):

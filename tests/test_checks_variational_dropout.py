@@ -1,8 +1,12 @@
 """The checks of notebook 09 accept right answers in more than one style, and name what is wrong with wrong ones."""
 
+import itertools
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import Ridge
 
 from helpers import variational
 from helpers.checks import Unsolved
@@ -112,44 +116,65 @@ def test_local_noise_says_what_is_wrong(answer, message, seed):
         checks.local_noise(answer)
 
 
-def solved(X, t, alpha):
-    A = X.T @ X
-    return torch.linalg.solve(A + torch.diag(A.diag() * alpha), X.T @ t)
+def rates(X, penalty):
+    return penalty / (penalty + X.square().sum(0))
 
 
-def by_extra_rows(X, t, alpha):
-    """Least squares with a row √(α ΣX²) for each feature, whose target is zero."""
-    rows = torch.diag((alpha * X.square().sum(0)).sqrt())
-    return torch.linalg.lstsq(torch.cat([X, rows]), torch.cat([t, torch.zeros_like(alpha)])).solution
+def rates_from_log_odds(X, penalty):
+    return torch.sigmoid(math.log(penalty) - (X.T @ X).diagonal().log())
 
 
-def ridge(X, t, penalty):
-    return torch.linalg.solve(X.T @ X + torch.diag(penalty), X.T @ t)
+def rates_by_bisection(X, penalty):
+    low, high = torch.zeros(X.shape[1]).double(), torch.ones(X.shape[1]).double()
+    for _ in range(60):
+        p = (low + high) / 2
+        too_much = p / (1 - p) * X.square().sum(0) > penalty
+        low, high = torch.where(too_much, low, p), torch.where(too_much, p, high)
+    return p
 
 
-@pytest.mark.parametrize("answer", [solved, by_extra_rows])
+@pytest.mark.parametrize("answer", [rates, rates_from_log_odds, rates_by_bisection])
 @pytest.mark.parametrize("seed", range(3))
-def test_regression_accepts_right_answers(answer, seed, capsys):
+def test_rates_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
-    checks.regression(answer)
+    checks.rates(answer)
     assert "Correct" in capsys.readouterr().out
+
+
+def test_with_the_right_rates_dropout_is_ridge_regression():
+    """Against scikit-learn, by going through all masks of the features."""
+    torch.manual_seed(0)
+    X, t, penalty = torch.randn(30, 3).double(), torch.randn(30).double(), 7.0
+    p = rates(X, penalty)
+    squares, products = torch.zeros(3, 3).double(), torch.zeros(3).double()
+    for mask in itertools.product([0.0, 1.0], repeat=3):
+        sigma = torch.tensor(mask).double()
+        probability = ((1 - p) * sigma + p * (1 - sigma)).prod()
+        gated = X * sigma / (1 - p)
+        squares += probability * gated.T @ gated
+        products += probability * gated.T @ t
+    ridge = Ridge(alpha=penalty, fit_intercept=False).fit(X.numpy(), t.numpy()).coef_
+    torch.testing.assert_close(torch.linalg.solve(squares, products), torch.from_numpy(ridge))
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda X, t, a: None, "returns nothing yet"),
-        (lambda X, t, a: solved(X, t, a)[:, None], "each feature"),
-        (lambda X, t, a: ridge(X, t, 0 * a), "least squares"),
-        (lambda X, t, a: ridge(X, t, a), "eq. 19"),
-        (lambda X, t, a: solved(X, t, a.mean().expand(4)), "α of its own"),
-        (lambda X, t, a: solved(X, t, 1 / a), "should multiply"),
-        (lambda X, t, a: solved(X, t, a / len(X)), "do not divide by N"),
-        (lambda X, t, a: torch.ones(4), "not zero there"),
+        (lambda X, penalty: None, "returns nothing yet"),
+        (lambda X, penalty: rates(X, penalty)[:, None], "each feature"),
+        (lambda X, penalty: rates(X, penalty).mean(), "each feature"),
+        (lambda X, penalty: penalty / X.square().sum(0), "between 0 and 1"),
+        (lambda X, penalty: 1 - rates(X, penalty), "keeping"),
+        (lambda X, penalty: rates(1 / X.norm(dim=0, keepdim=True), penalty), "squares divide"),
+        (lambda X, penalty: rates(X / len(X) ** 0.5, penalty), "do not divide by N"),
+        (lambda X, penalty: rates(X.norm(dim=0, keepdim=True).sqrt(), penalty), "no square root"),
+        (lambda X, penalty: 1 + rates(X, penalty), "lies between"),
+        (lambda X, penalty: torch.full((4,), 0.5), "should be"),
+        (lambda X, penalty: rates(X.mul_(2), penalty), "changed its argument in place"),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_regression_says_what_is_wrong(answer, message, seed):
+def test_rates_says_what_is_wrong(answer, message, seed):
     torch.manual_seed(seed)
     with pytest.raises(Unsolved, match=message):
-        checks.regression(answer)
+        checks.rates(answer)

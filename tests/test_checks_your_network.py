@@ -30,6 +30,18 @@ def gap_by_hand(model, x, m):
         return kl_div(model(x).log_softmax(-1), ideal, reduction="batchmean")
 
 
+def in_plain_pytorch(model, x, m):
+    dropouts = [layer for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+    with torch.no_grad():
+        standard = model(x).softmax(-1)
+        for layer in dropouts:
+            layer.train()
+        ideal = torch.stack([model(x).softmax(-1) for _ in range(m)]).mean(0)
+        for layer in dropouts:
+            layer.eval()
+    return kl_div(standard.log(), ideal, reduction="batchmean")
+
+
 def in_training_mode(model, x, m):
     model.train()
     with torch.no_grad():
@@ -59,6 +71,7 @@ def layers_left_in_training_mode(model, x, m):
     [
         gap,
         gap_by_hand,
+        in_plain_pytorch,
         lambda model, x, m: gap(model, x, 2 * m).double(),
         lambda model, x, m: gap(model, x, m).item(),
         lambda model, x, m: gap(model, x, m).numpy().mean(),

@@ -105,7 +105,8 @@ def test_a_run_is_recorded_pruned_stored_and_distilled(tmp_path):
     table = sparsity.errors([SMALL], tmp_path)
     assert table.loc[SMALL.name, "error, pruned [%]"] == f"{content['metrics']['pruned']['error']:.2f}"
     assert table.loc[SMALL.name, "profile"] == "full"
-    assert list(sparsity.layers(SMALL, tmp_path)["layer"]) == ["1", "3"]
+    assert list(sparsity.layers(SMALL, tmp_path)["layer"]) == ["linear, 64 → 12", "linear, 12 → 10"]
+    assert sparsity.described(nn.Conv2d(3, 8, 5)) == "convolution 5 × 5, 3 → 8"
 
 
 def test_every_record_in_the_repository_has_the_settings_that_are_declared():

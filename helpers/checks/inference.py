@@ -57,33 +57,42 @@ def ideal(function: Callable[[nn.Module, Tensor], Tensor]) -> None:
 
 
 @exercise
-def pooled_mean(function: Callable[[Tensor, float], Tensor]) -> None:
-    """Check ``function(h, p)``: the mean of the largest of n positive units, dropped at rate p and rescaled."""
+def pooled_variance(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check ``function(h, p)``: the variance of the largest of n positive units, dropped at rate p and rescaled."""
     h, p = torch.rand(7, 5) + 0.1, 0.3
     answer = call(function, h, p)
-    require(answer.shape == (7,), f"expected one mean for each window, [7], got {list(answer.shape)}.")
-    expected = predictors.exact(nn.Sequential(nn.Dropout(p), nn.MaxPool1d(5)), h[:, None], output=identity).flatten()
+    require(answer.shape == (7,), f"expected one variance for each window, [7], got {list(answer.shape)}.")
+    pool = nn.Sequential(nn.Dropout(p), nn.MaxPool1d(5))
+    mean = predictors.exact(pool, h[:, None], output=identity).flatten()
+    square = predictors.exact(pool, h[:, None], output=torch.square).flatten()
+    expected = square - mean**2
+    require(far(answer, mean), "this is the mean; the variance is the mean of the square less the square of the mean.")
+    require(far(answer, square), "this is the mean of the square; take off the square of the mean.")
+    require(far(answer, expected.sqrt()), "this is the standard deviation; the variance is its square.")
     require(
-        far(answer, h.amax(-1)),
-        "this is the largest unit itself, which is what weight scaling says. When it is dropped, the next one counts.",
-    )
-    require(
-        far(answer, (1 - p) * expected),
+        far(answer, (1 - p) ** 2 * expected),
         "the units are dropped but not rescaled: kept units are multiplied by 1 / (1 - p).",
     )
-    ascending = (h.sort(-1).values * p ** torch.arange(5)).sum(-1)
-    unsorted = (h * p ** torch.arange(5)).sum(-1)
     require(
-        far(answer, ascending) and far(answer, unsorted),
-        "the units must be in order, the largest first: it is the second largest that counts when the largest is gone.",
+        far(answer, (1 - p) * square - mean**2),
+        "in the square the rescaling is squared, too: of the two factors 1 / (1 - p) only one cancels.",
     )
+    chances = (1 - p) * p ** torch.arange(5)
+    for order in (h, h.sort(-1).values):
+        values = order / (1 - p)
+        wrong = (chances * values**2).sum(-1) - (chances * values).sum(-1) ** 2
+        require(
+            far(answer, wrong),
+            "the units must be in order, the largest first: it is the second largest that counts when the largest is gone.",
+        )
     require(
         not far(answer, expected),
-        f"for the first window the mean should be {expected[0]:.4f}, and is {answer[0]:.4f}. With which probability is "
-        "the k-th largest unit the largest that is left?",
+        f"for the first window the variance should be {expected[0]:.4f}, and is {answer[0]:.4f}. With which probability "
+        "is the k-th largest unit the largest that is left, and how large is it then?",
     )
-    require(not far(call(function, h[:, :1], p), h[:, 0]), "it is wrong for windows of one unit.")
-    print("Correct: your sum agrees with the enumeration of all 2⁵ masks.")
+    alone = h[:, :1]
+    require(not far(call(function, alone, p), p / (1 - p) * alone[:, 0] ** 2), "it is wrong for windows of one unit.")
+    print("Correct: your variance agrees with the enumeration of all 2⁵ masks.")
 
 
 @exercise

@@ -25,19 +25,33 @@ def l1(y: Tensor, y_hat: Tensor) -> Tensor:
     return (y - y_hat).abs().sum(-1)
 
 
+def unequal(masks: int) -> Tensor:
+    """Probabilities of masks, [M], which are not alike."""
+    return Dirichlet(torch.ones(masks).double()).sample()
+
+
 @exercise
-def gap(function: Callable[[Loss, Tensor, Tensor], Tensor]) -> None:
-    """Check ``function(loss, f, q)``: Δ = J - J' for f [M, N, K] and q [N, K], a scalar."""
-    f, q = distributions(6, 5), distributions(5)
+def gap(function: Callable[[Loss, Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(loss, f, weights, q)``: Δ = J - J' for f [M, N, K], P(σ) [M] and q [N, K], a scalar."""
+    f, weights, q = distributions(6, 5), unequal(6), distributions(5)
+    ideal = torch.tensordot(weights, f, 1)
     for loss in (bregman.kl, bregman.squared_euclidean, l1):
-        answer = call(function, loss, f, q, number=True)
-        J, J_prime, delta = bregman.objectives(loss, f, q)
+        answer = call(function, loss, f, weights, q, number=True)
+        J = loss(ideal, q).mean()
+        J_prime = sum(weight * loss(member, q).mean() for weight, member in zip(weights, f, strict=True))
+        delta = J - J_prime
         require(answer.shape == (), f"expected one number, got {list(answer.shape)}: take the mean over the examples.")
         require(not same(answer, -delta), "this is J' - J; the theorem has J = J' + Δ.")
         require(not same(answer, J), "this is J alone.")
         require(not same(answer, J_prime), "this is J' alone.")
         require(not same(answer, delta * len(q)), "summed over the examples; take their mean.")
-        exchanged = loss(q, f.mean(0)).mean() - loss(q, f).mean()
+        alike = bregman.objectives(loss, f, q)[2]
+        require(not same(answer, alike), "all masks count the same here; each counts with its probability, weights[i].")
+        require(
+            not same(answer, J - loss(f, q).mean()) and not same(answer, loss(f.mean(0), q).mean() - J_prime),
+            "the probabilities of the masks are in one of the two terms only: the ideal predictor has them, too.",
+        )
+        exchanged = (loss(q, ideal) - torch.tensordot(weights, loss(q, f), 1)).mean()
         require(
             same(answer, delta) or not same(answer, exchanged),
             "the teacher is the first argument of the loss, the student the second.",
@@ -47,15 +61,17 @@ def gap(function: Callable[[Loss, Tensor, Tensor], Tensor]) -> None:
             "zero: the mean over masks is taken inside the loss (or outside it) in both terms.",
         )
         require(same(answer, delta), f"for random f and q it should be {delta:.4f}, and is {answer.item():.4f}.")
-    print("Correct: your gap agrees with bregman.objectives for three losses.")
+    print("Correct: your gap is J - J' for three losses.")
 
 
 @exercise
-def information(function: Callable[[Tensor], Tensor]) -> None:
-    """Check ``function(f)``: the mutual information of label and mask for each example, [N] in nats, from f [M, N, K]."""
-    f = distributions(7, 5)
-    answer = call(function, f)
-    expected = -torch.stack([bregman.objectives(bregman.kl, f[:, [i]], f[0, [i]])[2] for i in range(5)])
+def information(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Check ``function(f, weights)``: the mutual information of label and mask for each example, [N] in nats, from
+    f [M, N, K] and P(σ) [M]."""
+    f, weights = distributions(7, 5), unequal(7)
+    answer = call(function, f, weights)
+    ideal = torch.tensordot(weights, f, 1)
+    expected = torch.tensordot(weights, bregman.kl(f, ideal), 1)  # how far the members are from their mean
     require(
         answer.shape == (5,),
         f"expected one number for each example, [N] = [5], got {list(answer.shape)}. Sum over the "
@@ -63,7 +79,16 @@ def information(function: Callable[[Tensor], Tensor]) -> None:
     )
     require(not same(answer, -expected), "the sign is the wrong way round: information is never negative.")
     require(not same(answer, expected / torch.log(torch.tensor(2.0))), "this is in bits; use the natural logarithm.")
-    members = torch.distributions.Categorical(f).entropy().mean(0)
+    require(
+        not same(answer, bregman.kl(f, f.mean(0)).mean(0)),
+        "all masks count the same here; each counts with its probability, weights[i].",
+    )
+    entropies = torch.distributions.Categorical(f).entropy()
+    members = torch.tensordot(weights, entropies, 1)
+    require(
+        not same(answer, members + expected - entropies.mean(0)),
+        "the masks' probabilities are missing in the second term.",
+    )
     require(
         not same(answer, members),
         "this is the mean entropy of the members, what is unknown about the label when the "
@@ -74,12 +99,12 @@ def information(function: Callable[[Tensor], Tensor]) -> None:
         "this is the entropy of the mean; take off what stays unknown when the mask is known.",
     )
     require(same(answer, expected), f"for the first example it should be {expected[0]:.4f}, and is {answer[0]:.4f}.")
-    certain = call(function, torch.eye(4).double()[:, None])
+    certain = call(function, torch.eye(4).double()[:, None], torch.full((4,), 0.25).double())
     require(
         bool(certain.isfinite().all()),
         "NaN where a member is certain: 0 log 0 counts as 0. torch.xlogy(p, p) knows that.",
     )
-    print("Correct: your information is -Δ for KL, example by example.")
+    print("Correct: your information is the distance of the members from their mean, example by example.")
 
 
 @exercise

@@ -98,30 +98,34 @@ def rounded(values: Tensor) -> list[float]:
 
 
 @exercise
-def regression(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-    """Check ``function(X, t, alpha)``: the θ that minimises the expected squared error under Gaussian dropout, eq. 20."""
-    X, t, alpha = torch.randn(50, 4).double(), torch.randn(50).double(), torch.rand(4).double() * 3 + 0.3
-    X *= torch.tensor([0.2, 1.0, 2.0, 5.0])  # so that it matters that the penalty knows the features' scales
-    answer = call(function, X, t, alpha)
-    require(answer.shape == (4,), f"expected a coefficient for each feature, [4], got {list(answer.shape)}.")
-    theta = answer.double().requires_grad_()
-
-    def is_minimum(penalty: Tensor) -> bool:
-        """Whether `answer` minimises ‖t - Xθ‖² + Σ penalty θ²: the gradient there is zero."""
-        objective = (t - X @ theta).square().sum() + (penalty * theta.square()).sum()
-        return torch.autograd.grad(objective, theta)[0].abs().max() < 1e-3
-
+def rates(function: Callable[[Tensor, float], Tensor]) -> None:
+    """Check ``function(X, penalty)``: the rates p [D] with which eq. 20 is ridge regression with this penalty."""
+    X, penalty = torch.randn(50, 4).double(), 5 + 20 * torch.rand(()).item()
+    X *= torch.tensor([0.2, 1.0, 2.0, 5.0])  # so that it matters that dropout knows the features' scales
+    answer = call(function, X, penalty)
+    require(
+        answer.shape == (4,),
+        f"expected a rate for each feature, [4], got {list(answer.shape)}. Dropout's penalty of a feature has the sum of its "
+        "squares in it, ridge's has not.",
+    )
     squares = X.square().sum(0)
-    require(not is_minimum(torch.zeros(4)), "this is least squares, without dropout: where is α?")
+
+    def is_answer(p: Tensor) -> bool:
+        return torch.allclose(answer.double(), p, rtol=1e-4, atol=1e-8)
+
+    alpha = penalty / squares
+    right = alpha / (1 + alpha)
+    require(not is_answer(alpha), "these are the αᵢ of Gaussian dropout. A rate is p = α / (1 + α), between 0 and 1.")
+    require(not is_answer(1 - right), "these are the probabilities of *keeping* a feature.")
+    require(not is_answer(penalty * squares / (1 + penalty * squares)), "the squares divide: αᵢ (XᵀX)ᵢᵢ has to be λ.")
     require(
-        not is_minimum(alpha),
-        "this is the RVM's eq. 19. In eq. 20 each αᵢ is multiplied by (XᵀX)ᵢᵢ, so that the units of a feature do not matter.",
+        not is_answer(alpha * len(X) / (1 + alpha * len(X))),
+        "XᵀX is a sum over the examples, not a mean: do not divide by N.",
     )
-    require(not is_minimum(alpha.mean() * squares), "every feature has an α of its own.")
-    require(not is_minimum(squares / alpha), "α divides where it should multiply.")
-    require(not is_minimum(alpha * squares / len(X)), "XᵀX is a sum over the examples, not a mean: do not divide by N.")
+    norms = penalty / squares.sqrt()
     require(
-        is_minimum(alpha * squares),
-        "the gradient of the expected squared error is not zero there. Is it (XᵀX + diag(XᵀX) diag(α))⁻¹ Xᵀt?",
+        not is_answer(norms / (1 + norms)), "(XᵀX)ᵢᵢ is the sum of the *squares* of a feature; take no square root."
     )
-    print("Correct: there the expected squared error under the noise has no slope.")
+    require(bool(((answer > 0) & (answer < 1)).all()), "a rate lies between 0 and 1; some of these do not.")
+    require(is_answer(right), f"for the first feature the rate should be {right[0]:.4f}, and is {answer[0]:.4f}.")
+    print("Correct: with these rates eq. 20 has the coefficients of ridge regression.")

@@ -46,7 +46,7 @@ def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     require(
         not changed,
         f"{changed[0] if changed else ''} of the network was changed: in training mode BatchNorm learns from whatever "
-        "passes through. `gates.sampling(model)` makes the gates random and nothing else.",
+        "passes through. Put the layers `nn.Dropout` alone into training mode.",
     )
     require(
         not any(module.training for module in model.modules()),

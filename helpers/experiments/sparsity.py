@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from torch import nn
+
 from helpers.experiments.records import DATA, cell, published, read, record
 from helpers.experiments.variational import (
     LENET_5,
@@ -134,5 +136,16 @@ def layers(row: Row, folder: Path = DATA):
     content = recorded(row, folder)
     if content is None:
         return pd.DataFrame({"layer": [], "removed [%]": []})
-    sparsity = {name: round(100 * share, 2) for name, share in content["sparsity"].items()}
-    return pd.DataFrame({"layer": list(sparsity), "removed [%]": list(sparsity.values())})
+    network, sparsity = row.network(), content["sparsity"]
+    return pd.DataFrame(
+        {
+            "layer": [described(network.get_submodule(name)) for name in sparsity],
+            "removed [%]": [round(100 * share, 2) for share in sparsity.values()],
+        }
+    )
+
+
+def described(layer: nn.Linear | nn.Conv2d) -> str:
+    """What a layer does, for readers: "linear, 784 → 300"."""
+    (outputs, inputs, *kernel), convolution = layer.weight.shape, isinstance(layer, nn.Conv2d)
+    return f"{f'convolution {kernel[0]} × {kernel[1]}' if convolution else 'linear'}, {inputs} → {outputs}"

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from helpers.plots import COLOURS
+from helpers.plots import COLOURS, plain_numbers
 
 GATED = COLOURS["Monte Carlo"]
 LINES = (("#0072B2", "-"), ("#E69F00", "--"), ("#CC79A7", "-."), ("#000000", ":"))
@@ -131,12 +132,13 @@ def masks_per_step(
     left.plot(samples, variances, color=GATED, marker="o", label="measured")
     left.plot(samples, variances[0] / np.array(samples), color="0.5", linestyle="--", linewidth=1, label="∝ 1/m")
     left.set(yscale="log", ylabel="variance of the gradient\n(sum over all weights)")
+    plain_numbers(left)
     for (name, values), (colour, _), marker in zip(distances.items(), LINES, "os^D", strict=False):
         right.plot(samples, values, color=colour, marker=marker, label=name)
     right.set(ylabel="KL(ideal ‖ student) [nats]", ylim=(0, None))
     for axis in (left, right):
         axis.set(xscale="log", xticks=samples, xticklabels=samples, xlabel="masks for each example and step, m")
-        axis.minorticks_off()
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.legend(frameon=False)
         axis.grid(alpha=0.25)
     return figure

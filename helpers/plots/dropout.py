@@ -75,7 +75,7 @@ def shrinkage(percent: int, rates: Sequence[int], paths: Mapping[str, Tensor], s
         right.annotate(f"{scale:g}", (rates[middle], shares["ordinary L2"][middle, j]), fontsize=8, color="0.25")
     right.axvline(percent, color="0.6", linewidth=1)
     right.set(xlabel="rate p [%]", ylim=(-0.03, 1.25))
-    right.set_title("a line for each feature, with its standard deviation", fontsize=10)
+    right.set_title("a line for each feature; numbers: its standard deviation, at L2's", fontsize=10)
     right.legend(frameon=False, fontsize=8)
     right.grid(alpha=0.25)
     return figure
