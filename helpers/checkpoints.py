@@ -1,10 +1,12 @@
 """Files that an interrupted run continues from: written whole or not at all, loaded without executing code."""
 
 import re
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from helpers.files import replacing
 
 FORMAT = 1
+FUNCTIONS = (FunctionType, partial)
 
 
 def save(path: Path, settings: dict, state: dict) -> None:
@@ -29,12 +32,22 @@ def save(path: Path, settings: dict, state: dict) -> None:
         raise OSError(f"cannot write the checkpoint {path}: {error}") from error
 
 
+def require_writable(path: Path) -> None:
+    """Raise OSError unless a checkpoint can be written to `path`: better before the first epoch than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"cannot write the checkpoint {path}: {error}") from error
+
+
 def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | None:
     """The state saved at `path`, its tensors on `device`, or ``None`` if there is no such file.
 
     Raises
     ------
     ValueError : if the file is damaged or no checkpoint, or was written under other `settings`.
+    OSError : if it cannot be read, or is a folder.
     """
     if not path.exists():
         return None
@@ -43,7 +56,7 @@ def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | N
         if state["format"] != FORMAT:
             raise ValueError(f"its format is {state['format']}, this version reads {FORMAT}")
         saved = state["settings"]
-    except (PermissionError, MemoryError, torch.OutOfMemoryError):
+    except (PermissionError, IsADirectoryError, MemoryError, torch.OutOfMemoryError):
         raise  # the file may be good
     except Exception as error:  # a damaged file can raise almost anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -72,8 +85,8 @@ def fingerprint(tensors: Iterable[Tensor]) -> int:
 def describe(function: Callable | None) -> str:
     """A function's name and bound arguments, or an object's class and what it says of itself, the same in every process.
 
-    Functions without a name are told apart by their code. Attributes of objects are left out, unless their `repr` shows
-    them: some count, or remember.
+    Functions without a name are told apart by their code. Of an object's attributes those that are functions count, and
+    what its `repr` shows; others are left out: some count, or remember.
     """
     if isinstance(function, partial):
         bound = {**dict(enumerate(function.args)), **function.keywords}
@@ -82,7 +95,9 @@ def describe(function: Callable | None) -> str:
         return f"{describe(function.func)}({', '.join(listed)})"
     if not hasattr(function, "__qualname__"):
         kind = describe(type(function))
-        return kind if type(function).__repr__ is object.__repr__ else f"{kind} {text(function)}"
+        said = [] if type(function).__repr__ is object.__repr__ else [text(function)]
+        held = [describe(value) for value in getattr(function, "__dict__", {}).values() if isinstance(value, FUNCTIONS)]
+        return " ".join([kind, *said, *held])
     name = f"{function.__module__}.{function.__qualname__}"
     if name.endswith("<lambda>"):
         code = function.__code__

@@ -1,5 +1,9 @@
 """Students that are narrower than their teacher, and what a network costs (Rota Bulò et al. 2016, section 5.3)."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,7 +26,8 @@ def restarted(student: nn.Module, teacher: nn.Module) -> nn.Module:
 
     Raises
     ------
-    ValueError : if the two differ in more than widths, or have parameters or buffers elsewhere, as BatchNorm does.
+    ValueError : if the two differ in more than widths, have parameters or buffers elsewhere, as BatchNorm does, or have
+        grouped convolutions.
     """
     for new, old in pairs(student, teacher):
         if new.weight.shape == old.weight.shape:
@@ -37,7 +42,7 @@ def restarted(student: nn.Module, teacher: nn.Module) -> nn.Module:
 def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
     """Of each layer of `teacher`, keep as many units, drawn at random, as `student` has there (Fig. 3, right).
 
-    Parameters, returns, raises: as `restarted`.
+    Parameters, returns, raises: as `restarted`; and a ValueError if the student is wider somewhere.
     """
     units = kept = None
     for new, old in pairs(student, teacher):
@@ -47,8 +52,11 @@ def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
             columns = columns.view(units, features)[kept].flatten()
         units = len(old.weight)
         kept = torch.randperm(units)[: len(new.weight)].sort().values
+        part = old.weight[kept][:, columns]
+        if part.shape != new.weight.shape:
+            raise ValueError(f"{new} is no narrower {old}: of its weights {list(part.shape)} can be kept")
         with torch.no_grad():
-            new.weight.copy_(old.weight[kept][:, columns])
+            new.weight.copy_(part)
             if new.bias is not None:
                 new.bias.copy_(old.bias[kept])
     return gates.remove(student).eval()
@@ -57,15 +65,23 @@ def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
 def pairs(student: nn.Module, teacher: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     """Each convolution and linear layer of `student` with the one that it comes from."""
     new, old = layers(student), layers(teacher)
-    if [(type(m), m.bias is None) for m in new] != [(type(m), m.bias is None) for m in old]:
+    if [all_but_widths(m) for m in new] != [all_but_widths(m) for m in old]:
         raise ValueError(f"the student's layers {new} are not those of the teacher, {old}, made narrower")
     return list(zip(new, old, strict=True))
+
+
+def all_but_widths(layer: nn.Module) -> tuple:
+    """What a convolution or linear layer has in common with a narrower one."""
+    names = ("kernel_size", "stride", "padding", "dilation", "padding_mode") if isinstance(layer, nn.Conv2d) else ()
+    return type(layer), layer.bias is None, *(getattr(layer, name) for name in names)
 
 
 def layers(network: nn.Module) -> list[nn.Module]:
     """The convolutions and linear layers of `network`, which must hold all of its parameters and buffers."""
     found = []
     for name, m in network.named_modules():
+        if getattr(m, "groups", 1) > 1:
+            raise ValueError(f"{name!r} is a grouped convolution, of which no narrower one is known")
         if isinstance(m, nn.Conv2d | nn.Linear):
             found.append(m)
         elif [*m.parameters(recurse=False), *m.buffers(recurse=False)]:
@@ -78,6 +94,20 @@ def layers(network: nn.Module) -> list[nn.Module]:
 
 def multiply_adds(network: nn.Module, x: Tensor) -> int:
     """Multiplications (each with its addition) in one pass of `network` for one example, the first of `x` [N, ...]."""
-    with FlopCounterMode(display=False) as counter:
+    with unfused(), FlopCounterMode(display=False) as counter:
         predictors.standard(network, x[:1])
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Attention and recurrent layers as operations that `FlopCounterMode` knows, not as one."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), torch.backends.cudnn.flags(enabled=False):
+            warnings.filterwarnings("ignore", "TF32 acceleration")  # of processors that are not here
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

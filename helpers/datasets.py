@@ -4,6 +4,8 @@
 read from ``data/cache/NAME.npz``; if that file is not there, torchvision downloads the set and the file is written.
 """
 
+import errno
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -71,7 +73,9 @@ def load(name: str, cache: Path = CACHE) -> Data:
         raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
     path = Path(cache) / f"{name}.npz"
     if not path.exists():
-        arrays = download(name, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # of its own: another process may be at it, too
+            arrays = download(name, path, folder)
         with replacing(path) as file:
             np.savez(file, **arrays)
     return read(name, path)
@@ -134,14 +138,16 @@ def read(name: str, path: Path) -> Data:
     return Data(name, *splits, names)
 
 
-def download(name: str, path: Path) -> dict[str, np.ndarray]:
-    """The arrays of the data set, through torchvision."""
+def download(name: str, path: Path, folder: str) -> dict[str, np.ndarray]:
+    """The arrays of the data set that is missing at `path`, through torchvision, which needs a `folder`."""
     from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 
     source = {"mnist": MNIST, "cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     try:
-        train, test = (source(path.parent, train=part, download=True) for part in (True, False))
+        train, test = (source(folder, train=part, download=True) for part in (True, False))
     except (OSError, RuntimeError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
         raise ConnectionError(
             f"{name} is not in {path}, and could not be downloaded ({error}). Connect to the network and try again, "
             f"or put the file there from another machine; 'mnist-small' and 'digits' need no download."

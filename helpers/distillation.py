@@ -125,7 +125,7 @@ def distill(
 
     def objective(x: Inputs) -> Tensor:
         nonlocal first
-        x = each(lambda part: part.detach().to(device), x)
+        x = each(lambda part: part.detach().to(device, copy=True), x)  # networks may work in place on what they get
         if perturb is not None:
             x = perturb(x)
         with mixed_precision(device, autocast), explained(teacher, x):

@@ -29,11 +29,11 @@ def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
     """
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-    classes = q.shape[-1]
+    classes, at_most_1 = q.shape[-1], q.clamp(0, 1)  # torchmetrics takes what is an ulp above 1 for logits
     return {
         "error": 100 * (1 - multiclass_accuracy(q, labels, classes, average="micro").item()),
         "NLL": F.nll_loss(q.log(), labels).item(),
-        "ECE": 100 * multiclass_calibration_error(q, labels, classes, n_bins=BINS).item(),
+        "ECE": 100 * multiclass_calibration_error(at_most_1, labels, classes, n_bins=BINS).item(),
         "KL to ideal": bregman.kl(ideal, q).mean().item(),
     }
 

@@ -301,6 +301,7 @@ def log(output: Output, logits: Tensor) -> Tensor:
 
 def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs, batch_size: int) -> Tensor:
     """`predict` of each `batch_size` rows of `x` on the model's device; the results as one tensor, on x's."""
+    require_positive("batch_size", batch_size)
     require_finite(x)
     device, home = device_of(model), parts(x)[0].device
     with torch.no_grad():
@@ -311,6 +312,7 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
 
 def first_batch(model: nn.Module, x: Inputs, batch_size: int) -> Inputs:
     """The first examples of `x`, on the device of `model`."""
+    require_positive("batch_size", batch_size)
     return each(lambda part: part[:batch_size].to(device_of(model)), x)
 
 
@@ -382,9 +384,9 @@ def explained(model: nn.Module, x: Inputs) -> Iterator[None]:
         yield
     except RuntimeError as error:
         known = {parameter.dtype for parameter in model.parameters()}
-        of_types = "type" in str(error)  # whole numbers are right for an embedding, and may fail for another reason
-        found = {part.dtype for part in parts(x) if part.is_floating_point() or of_types} - known
-        if known and found:
+        found = {part.dtype for part in parts(x)} - known
+        of_types = "type" in str(error)  # other numbers may be right, for an embedding say, and fail for another reason
+        if known and found and of_types:
             names = [", ".join(sorted(str(dtype) for dtype in dtypes)) for dtypes in (found, known)]
             raise TypeError(
                 f"the inputs are {names[0]} and the network's parameters {names[1]}; convert one of them, "

@@ -73,13 +73,18 @@ def descend(
     Raises
     ------
     FloatingPointError : if the loss is no longer finite. No checkpoint is written from such a state.
-    ValueError : if there are no batches, `epochs` < 1, or the checkpoint is damaged or belongs to another run.
-    OSError : if the checkpoint cannot be written.
+    ValueError : if there are no batches or no parameters, `epochs` < 1, or the checkpoint is damaged or belongs to another
+        run.
+    OSError : if the checkpoint cannot be read or written.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     rates = schedule(lr, epochs)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError(
+            f"no parameter of the {type(model).__name__} can be trained; model.requires_grad_() lets all of them"
+        )
     descent = optimizer(parameters, lr=rates[0], **hyperparameters)
     path, identity, first = None, {}, 0
     if checkpoint is not None:
@@ -97,6 +102,7 @@ def descend(
             model.load_state_dict(state["model"])
             descent.load_state_dict(state["optimizer"])
             first = state["epoch"]
+        checkpoints.require_writable(path)
 
     steps = length(batches)
     total, done = (None, 0) if steps is None else (epochs * steps, first * steps)

@@ -324,3 +324,22 @@ def test_different_functions_are_called_differently():
 
 def test_a_description_names_the_function_and_what_is_bound_to_it():
     assert checkpoints.describe(partial(datasets.drop_pixels, rate=0.2)) == "helpers.datasets.drop_pixels(rate=0.2)"
+
+
+def test_functions_that_an_object_holds_tell_it_from_others():
+    squares, cubes = bregman.from_phi(lambda y: y.square().sum(-1)), bregman.from_phi(lambda y: y.pow(4).sum(-1))
+    assert checkpoints.describe(squares) != checkpoints.describe(cubes)
+    assert checkpoints.describe(squares) == checkpoints.describe(bregman.from_phi(squares.generator))
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_not_called_damaged(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        checkpoints.load(tmp_path, {}, torch.device("cpu"))
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_the_first_epoch(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"cannot write the checkpoint .*run\.pt"):
+        checkpoints.require_writable(tmp_path / "file" / "run.pt")
+    checkpoints.require_writable(tmp_path / "new" / "run.pt")
+    assert list((tmp_path / "new").iterdir()) == []

@@ -104,3 +104,44 @@ def test_multiply_adds_of_lenet_by_hand():
 def test_networks_with_other_layers_do_not_pair(teacher):
     with pytest.raises(ValueError, match="are not those of the teacher"):
         compression.restarted(nn.Sequential(nn.Linear(2, 2)), teacher)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 1), "made narrower"),
+        (nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(3, 4, 3), "made narrower"),
+        (nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(8, 8, 3, groups=8), "grouped convolution"),
+    ],
+)
+@pytest.mark.parametrize("shrink", [compression.restarted, compression.thinned])
+def test_what_differs_in_more_than_widths_is_refused(student, teacher, message, shrink):
+    with pytest.raises(ValueError, match=message):
+        shrink(nn.Sequential(student), nn.Sequential(teacher))
+
+
+@pytest.mark.parametrize("teacher", [nn.Linear(4, 1), nn.Linear(4, 3)])
+def test_a_student_that_is_wider_cannot_be_cut_out_of_its_teacher(teacher):
+    with pytest.raises(ValueError, match="is no narrower"):
+        compression.thinned(nn.Sequential(nn.Linear(4, 5)), nn.Sequential(teacher))
+
+
+def test_multiply_adds_of_attention_and_recurrent_layers_by_hand():
+    n, d, f = 7, 16, 32  # positions, width, hidden units
+    encoder = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(d, 2, f, batch_first=True), 1, enable_nested_tensor=False
+    )
+    attention = n * (3 * d * d + d * d) + 2 * n * n * d  # projections in and out; scores and weighted sums
+    assert compression.multiply_adds(encoder, torch.randn(1, n, d)) == attention + n * 2 * d * f
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(d, f, num_layers=2, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x)[0][:, -1]
+
+    by_hand = n * 4 * f * (d + f) + n * 4 * f * (f + f)
+    assert compression.multiply_adds(Recurrent(), torch.randn(1, n, d)) == by_hand
+    assert torch.backends.mha.get_fastpath_enabled()

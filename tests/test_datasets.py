@@ -4,6 +4,7 @@ import pickle
 import re
 import sys
 import zipfile
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -198,6 +199,8 @@ def source(name, fails_at=None, error=None):
     class Source:
         def __init__(self, root, train, download):
             assert download
+            assert not list(Path(root).parent.glob("archive*")), "it would meet another process's files"
+            Path(root, "archive").write_bytes(b"what torchvision leaves behind")
             if train == fails_at:
                 raise error
             part = "train" if train else "test"
@@ -219,6 +222,15 @@ def test_a_failed_download_says_where_to_put_the_file_and_leaves_nothing(error, 
     path = tmp_path / "mnist.npz"
     with pytest.raises(ConnectionError, match=rf"{re.escape(str(path))}.*{error.args[0]}.*put the file there"):
         datasets.load("mnist", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_no_question_of_the_network(tmp_path, monkeypatch):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("torchvision.datasets.MNIST", source("mnist", True, full))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        datasets.load("mnist", tmp_path)
+    assert caught.value is full
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,3 +44,12 @@ def test_table_has_a_row_per_predictor_with_its_cost(example):
     assert list(table.index) == ["standard", "ideal"]
     assert list(table["passes"]) == [1, 400]
     assert table.loc["ideal", "KL(ideal ‖ ·) [nats]"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_probability_that_rounding_puts_above_one_is_no_logit():
+    q = torch.tensor([[0.9, 0.1], [1.0, 0.0]], dtype=torch.float64)
+    above = q.clone()
+    above[1, 0] += 2 * torch.finfo(q.dtype).eps
+    assert above.max() > 1
+    labels = torch.tensor([0, 0])
+    assert evaluation.scores(above, labels, q)["ECE"] == pytest.approx(evaluation.scores(q, labels, q)["ECE"])

@@ -165,6 +165,19 @@ def test_kept_weights_that_are_damaged_or_of_another_network_are_named(folder):
         run_here(small(2), folder)
 
 
+def test_another_teacher_has_another_ideal(folder):
+    run_here(small(), folder)
+    path = records.weights(small().teacher, folder)
+    old = path.read_bytes()
+    run_here(replace(small(), teacher_seed=1), folder.with_name("other"))
+    (new,) = folder.with_name("other").glob("weights/*teacher-1*")
+    path.write_bytes(new.read_bytes())  # as somebody's new version might
+    content = run_here(small(2), folder)
+    assert content["metrics"]["standard"] != records.read(records.record(small(), folder))["metrics"]["standard"]
+    assert content["metrics"]["Monte Carlo"]["KL to ideal"] < content["metrics"]["standard"]["KL to ideal"] / 4
+    assert old != path.read_bytes()
+
+
 def test_smaller_students_are_distilled_or_trained_from_labels(folder):
     distilled = run_here(small(widths=(10,)), folder)
     assert set(distilled["metrics"]) == {"standard", "distilled"}
@@ -198,6 +211,15 @@ def test_a_run_that_diverges_is_recorded_as_such_and_not_counted(folder, monkeyp
     assert "metrics" not in content
     assert records.state(small(), folder) == "diverged"
     assert (records.left(folder=folder)["error [%]"] == "not run").all()
+
+
+def test_a_last_repetition_that_diverged_does_not_hide_the_teacher(folder):
+    run_here(small(), folder)
+    wild = replace(SMALL, lr={0: 1e30})
+    assert "diverged" in run_here(Run("table-1", wild, "perturbed", 5, "full"), folder)
+    table = records.left(folder=folder)
+    assert table.loc[("MNIST LeNet", "standard"), "repetitions"] == "1 of 1"
+    assert table.loc[("MNIST LeNet", "distilled"), "repetitions"] == "1 of 5"
 
 
 def test_the_table_sets_ours_beside_the_paper_s(folder):
@@ -317,6 +339,28 @@ def test_a_run_that_another_process_has_does_not_stop_the_cluster(folder, capsys
     assert sorted(line.split() for line in lines) == [["done", small(2).name], ["running", small().name]]
 
 
+def test_a_run_that_fails_does_not_keep_the_cluster_from_the_others(folder):
+    runs = [
+        Run("table-1", replace(SMALL, name="CIFAR100 NiN", data="nowhere"), "perturbed", 1, "full"),
+        small(),
+        small(2),
+    ]
+    done = []
+    with local_cluster() as workers, pytest.raises(ValueError, match="no data set 'nowhere'"):
+        done.extend(cluster.perform_all(runs, workers.scheduler_address, folder=folder))
+    assert [records.state(run, folder) for run in runs] == ["missing", "done", "done"]
+
+
+def test_the_device_is_looked_for_where_the_work_is_done(folder):
+    with local_cluster() as workers:
+        how = ["--device", "cuda:99", "--scheduler", workers.scheduler_address, "--folder", str(folder)]
+        with pytest.raises(SystemExit, match="no device 'cuda:99'"):
+            main(["run", "--repetitions", "1", *how])
+    how[3] = "tcp://127.0.0.1:9"
+    with pytest.raises(SystemExit, match="no Dask scheduler"):
+        main(["run", *how])
+
+
 def test_workers_with_several_threads_are_refused_before_any_work(folder, monkeypatch):
     """Their runs would draw from each other's random numbers, which belong to the process."""
     from dask.distributed import Client
@@ -412,11 +456,34 @@ def test_a_run_that_another_process_has_is_passed_over(capsys, folder):
         (["run", "mnist-lenett"], "did you mean 'mnist-lenet'"),
         (["run", "--device", "cuda:99"], "no device 'cuda:99'"),
         (["run", "--device", "abacus"], "no device 'abacus'"),
+        (["run", "--batch-size", "0"], "at least 1, not 0"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(arguments, message, folder):
     with pytest.raises(SystemExit, match=message):
         main([*arguments, "--folder", str(folder)])
+
+
+def test_batches_of_another_size_have_a_folder_of_their_own(folder, monkeypatch):
+    monkeypatch.setattr(records, "DATA", folder.resolve())
+    with pytest.raises(SystemExit, match="a --folder of their own"):
+        main(["run", "--batch-size", "64", "--folder", str(folder)])
+    run_here(small(), folder)
+    with pytest.raises(ValueError, match="made with batches of 128, not 64"):
+        run_here(replace(small(), row=replace(SMALL, batch_size=64)), folder)
+
+
+def test_a_data_set_that_cannot_be_had_does_not_keep_other_rows_from_theirs(folder, monkeypatch, capsys):
+    def offline(name):
+        raise ConnectionError(f"{name} could not be downloaded")
+
+    load = running.datasets.load
+    monkeypatch.setattr(running.datasets, "load", lambda name: offline(name) if name == "cifar10" else load(name))
+    colour = Run("table-1", replace(SMALL, name="CIFAR10 Quick", data="cifar10"), "perturbed", 1, "full")
+    monkeypatch.setattr(declared, "EXPERIMENTS", {"all": lambda *how: [colour, small()]})
+    with pytest.raises(SystemExit, match="cifar10 could not be downloaded"):
+        main(["run", "--folder", str(folder)])
+    assert capsys.readouterr().out.split() == ["missing", colour.name, "done", small().name]
 
 
 def test_a_full_disk_is_named_and_nothing_is_lost(folder, monkeypatch):

@@ -531,3 +531,25 @@ def test_an_error_of_another_kind_is_left_as_it_is():
     model = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(7, 2))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         predictors.standard(model, torch.zeros(4, 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("predict", [predictors.standard, predictors.monte_carlo, predictors.exact])
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batches_have_at_least_one_example(predict, batch_size):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, not {batch_size}"):
+        predict(model, torch.randn(5, 4), batch_size=batch_size)
+
+
+def test_an_error_of_shapes_is_not_put_down_to_types():
+    class Converts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.5), nn.Linear(3, 2))
+
+        def forward(self, x):
+            return self.layers(x.float())
+
+    assert predictors.standard(Converts(), torch.randn(2, 5).double()).shape == (2, 2)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predictors.standard(Converts(), torch.randn(2, 6).double())

@@ -2,16 +2,14 @@
 
 import argparse
 import sys
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from helpers.experiments import records, sparsity
 from helpers.experiments.cluster import perform_all
 from helpers.experiments.declared import EXPERIMENTS, PROFILES, REPETITIONS, Run, declared
-from helpers.experiments.running import perform
+from helpers.experiments.running import perform, require_device
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,7 +17,9 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m helpers.experiments", description="Run the paper's tables and figures, and what it leaves open."
     )
     parser.add_argument("command", choices=["list", "run", "table"])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(EXPERIMENTS)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"to list or run; default: all of {', '.join(EXPERIMENTS)}"
+    )
     parser.add_argument("--profile", choices=PROFILES, default="full", help="short: a tenth of the epochs")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--batch-size", type=int, help="instead of the declared one; with a --folder of its own")
@@ -29,41 +29,56 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     try:
         runs = declared(asked.names, asked.profile, asked.repetitions)
-        if asked.batch_size:
+        if asked.batch_size is not None:
+            require_place_of_its_own(asked)
             runs = [replace(run, row=replace(run.row, batch_size=asked.batch_size)) for run in runs]
         match asked.command:
             case "list":
                 for run in runs:
                     print(f"{records.state(run, asked.folder):12} {run.name}")
             case "table":
-                for table in (records.left, records.right, records.placements):
+                for table in (records.left, records.right):
                     print(table(asked.profile, asked.folder).to_string(), end="\n\n")
-                for table in (sparsity.table_2, sparsity.shares, sparsity.errors):
+                for table in (records.placements, sparsity.table_2, sparsity.shares, sparsity.errors):
                     print(table(folder=asked.folder).to_string(), end="\n\n")
+            case "run" if asked.scheduler:
+                report(perform_all(runs, asked.scheduler, asked.device, asked.folder), asked.folder)
             case "run":
                 require_device(asked.device)
-                run_all(runs, asked)
+                report(perform_here(runs, asked.device, asked.folder), asked.folder)
     except (ValueError, OSError, MemoryError, ImportError) as error:
         sys.exit(f"{parser.prog}: {error}")
 
 
-def require_device(name: str) -> None:
-    """Raise ValueError unless there is a device called `name`."""
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
-        raise ValueError(f"there is no device {name!r} here; leave --device out to run on the processor") from error
+def require_place_of_its_own(asked: argparse.Namespace) -> None:
+    """Raise ValueError unless batches of another size have a folder in which none of the declared size are."""
+    if asked.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, not {asked.batch_size}")
+    if asked.folder.resolve() == records.DATA:
+        raise ValueError(
+            "the records here are of the declared batch size; give those of another one a --folder of their own"
+        )
 
 
-def run_all(runs: list[Run], asked: argparse.Namespace) -> None:
-    if asked.scheduler:
-        for run in perform_all(runs, asked.scheduler, asked.device, asked.folder):
-            print(f"{records.state(run, asked.folder):12} {run.name}", flush=True)
-        return
+def perform_here(runs: Iterable[Run], device: str, folder: Path) -> Iterator[Run]:
+    """Carry `runs` out one by one, and yield each. One whose data set cannot be had does not keep the others from theirs:
+    the first such error is raised when all else is done."""
+    errors = []
     for run in runs:
-        with suppress(BlockingIOError):  # another process is at it, as its state will say
-            perform(run, asked.device, progress=sys.stderr.isatty(), folder=asked.folder)
-        print(f"{records.state(run, asked.folder):12} {run.name}", flush=True)
+        try:
+            perform(run, device, progress=sys.stderr.isatty(), folder=folder)
+        except BlockingIOError:
+            pass  # another process is at it, as its state will say
+        except ConnectionError as error:
+            errors.append(error)
+        yield run
+    if errors:
+        raise errors[0]
+
+
+def report(runs: Iterable[Run], folder: Path) -> None:
+    for run in runs:
+        print(f"{records.state(run, folder):12} {run.name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from helpers import datasets
 from helpers.experiments import variational
 from helpers.experiments.declared import Run
 from helpers.experiments.records import DATA, read, record
-from helpers.experiments.running import perform, taught, write
+from helpers.experiments.running import perform, require_device, taught, write
 
 WORKER = "dask worker ADDRESS --nthreads 1"  # how to start one
 
@@ -22,13 +22,15 @@ def perform_all(
     when it turns out that another process is working on it.
 
     Workers have one thread each. They need the suite, and the data set or a network. Those that share a file system share
-    teachers and checkpoints too; any other worker trains the teacher that it needs, to the same weights.
+    teachers and checkpoints too; any other worker trains the teacher that it needs, to the same weights. Where `folder` is
+    left out, each worker has its own suite's.
 
     Raises
     ------
     ConnectionError : if there is no scheduler at that address.
     ImportError : if Dask is not installed.
     ValueError : if a worker has several threads.
+    Exception : the first that a run ended in, when all the others are done.
     """
     from dask.distributed import Client, as_completed
 
@@ -44,16 +46,24 @@ def perform_all(
         missing = [run for run in runs if not record(run, folder).exists()]
         yield from (run for run in runs if run not in missing)
         first = {run.teacher: run for run in reversed(missing)}
-        teachers = {name: client.submit(teach, run, device, folder, pure=False) for name, run in first.items()}
-        futures = {client.submit(after, teachers[run.teacher], run, device, folder, pure=False): run for run in missing}
+        there = None if folder == DATA else folder
+        teachers = {name: client.submit(teach, run, device, there, pure=False) for name, run in first.items()}
+        futures = {client.submit(after, teachers[run.teacher], run, device, there, pure=False): run for run in missing}
+        errors = []
         for future in as_completed(futures, loop=client.loop):
             run, path = futures[future], record(futures[future], folder)
-            with suppress(BlockingIOError):  # another process is at it, as its state will say
+            try:
                 content = future.result()
                 if not path.exists():  # the worker has another file system
                     write(content, path)
                 read(path)
+            except BlockingIOError:
+                pass  # another process is at it, as its state will say
+            except Exception as error:  # whatever ends one run, the others go on
+                errors.append(error)
             yield run
+        if errors:
+            raise errors[0]
 
 
 def require_one_thread(workers: Mapping[str, int]) -> None:
@@ -75,16 +85,17 @@ def require_one_thread_here() -> None:
     require_one_thread({worker.address: worker.state.nthreads})
 
 
-def teach(run: Run, device: str, folder: Path) -> None:
+def teach(run: Run, device: str, folder: Path | None) -> None:
     """Have the teacher of `run` trained, if it has one."""
     require_one_thread_here()
+    require_device(device)
     if isinstance(run, variational.Run):
         return
     with suppress(FloatingPointError):  # the run will meet it again, and record it
-        taught(run, datasets.load(run.row.data), torch.device(device), False, folder)
+        taught(run, datasets.load(run.row.data), torch.device(device), False, folder or DATA)
 
 
-def after(_: None, run: Run, device: str, folder: Path) -> dict:
+def after(_: None, run: Run, device: str, folder: Path | None) -> dict:
     """The record of `run`, whose teacher has been trained."""
     require_one_thread_here()
-    return perform(run, device, progress=False, folder=folder)
+    return perform(run, device, progress=False, folder=folder or DATA)

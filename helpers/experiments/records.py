@@ -95,7 +95,7 @@ def cell(values: list[float], digits: int = 2) -> str:
 def cells(runs: list[Run], predictor: str, folder: Path = DATA) -> dict[str, str]:
     """A table's cells: each measure of `predictor` over the records of `runs`, and how many records these are."""
     if predictor == "standard":  # one value per teacher, however often it has been distilled
-        runs = list({run.teacher: run for run in runs if record(run, folder).exists()}.values()) or runs[:1]
+        runs = list({run.teacher: run for run in runs if scores([run], predictor, folder)}.values()) or runs[:1]
     found = scores(runs, predictor, folder)
     values = {f"{name} [{unit}]": cell([s[name] for s in found], digits) for name, (unit, digits) in MEASURES.items()}
     return {**values, "repetitions": f"{len(found)} of {len(runs)}"}
@@ -171,7 +171,7 @@ def provenance(profile: str = "full", folder: Path = DATA):
     return pd.DataFrame.from_dict(
         {
             name: {
-                "commit": content["commit"][:9],
+                "commit": content["commit"][:9] + "+" * content["commit"].endswith("+"),
                 "date": content["date"][:10],
                 "device": content["device"],
                 "torch": content["versions"]["torch"],

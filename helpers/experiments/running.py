@@ -39,10 +39,12 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
     ------
     BlockingIOError : if another process is carrying out this run. Runs that share a teacher wait for each other only
         while it is trained.
-    ValueError : if a record has a newer format, or a checkpoint is damaged or belongs to other settings.
+    ValueError : if there is no such device, if a record has a newer format or is of another batch size, or if a checkpoint
+        is damaged or belongs to other settings.
     OSError : if a file cannot be written. The next call goes on from the last checkpoint.
     MemoryError : if the GPU's memory is too small. Nothing is lost either.
     """
+    require_device(device)
     path = record(run, folder)
     try:
         with lock(run.name, folder, timeout=0):
@@ -56,7 +58,20 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
             f"this again, which goes on from the last checkpoint, or start afresh with `--batch-size "
             f"{run.row.batch_size // 2} --folder ANOTHER`, since the checkpoints here go on with batches of their own size"
         ) from error
-    return read(path)
+    content = read(path)
+    if (size := content["settings"]["batch_size"]) != run.row.batch_size:
+        raise ValueError(
+            f"{path} was made with batches of {size}, not {run.row.batch_size}; give these a folder of their own"
+        )
+    return content
+
+
+def require_device(name: str) -> None:
+    """Raise ValueError unless there is a device called `name`."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        raise ValueError(f"there is no device {name!r} here; leave --device out to run on the processor") from error
 
 
 def write(content: dict, path: Path) -> None:
@@ -122,7 +137,7 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
         keep(run, teacher, student, folder)
 
     x, labels = data.inputs(data.test.images), data.test.labels
-    ideal = ideal_of(teacher, x, MASKS_OF_IDEAL[run.profile], checkpoint(f"{run.teacher}.ideal", folder))
+    ideal = ideal_of(run, teacher, x, folder)
     score = partial(evaluation.scores, labels=labels, ideal=ideal)
     own = f"from labels, {run.labels}" if run.labels else "distilled"
     found = {
@@ -239,9 +254,11 @@ def common(run: Run, progress: bool) -> dict:
     }
 
 
-def ideal_of(teacher: nn.Module, x: Tensor, masks: int, path: Path) -> Tensor:
+def ideal_of(run: Run, teacher: nn.Module, x: Tensor, folder: Path) -> Tensor:
     """What stands for the ideal predictor's probabilities [N, K] of `x`, computed once for all runs of a teacher."""
-    settings = {"teacher": checkpoints.fingerprint(teacher.state_dict().values()), "masks": masks}
+    masks, weights_of_teacher = MASKS_OF_IDEAL[run.profile], checkpoints.fingerprint(teacher.state_dict().values())
+    path = checkpoint(f"{run.teacher}.ideal-{weights_of_teacher:08x}", folder)  # another teacher has another ideal
+    settings = {"teacher": weights_of_teacher, "masks": masks}
     if (stored := checkpoints.load(path, settings, x.device)) is None:
         stored = {"ideal": predictors.monte_carlo(teacher, x, masks, seed=0)}
         checkpoints.save(path, settings, stored)
