@@ -186,8 +186,8 @@ for fact, holds in facts.items():
 # ## Where they disagree
 #
 # The digits on which the standard prediction is furthest from the ideal. Look at the vertical distance from the
-# black bars (ideal): on some the orange squares (standard) favour another class, on others they are as sure where the
-# ideal is not; the green diamonds (distilled) are nearer, though on digits as hard as these they may miss the ideal's
+# black bars (ideal): on about half of them the orange squares (standard) favour another class, on the others they are much
+# less sure; the green diamonds (distilled) are nearer, though on digits as hard as these they may miss the ideal's
 # favourite, too. Far from the ideal need not mean wrong: the ensemble's own favourite is not always the label. (The
 # digits were picked for the errors of one of the three, so this is a look at where weight scaling departs from the
 # average; the fair contest is the table.)

@@ -72,7 +72,7 @@ print(f"\n{len(declared.TABLE_1)} rows: {', '.join(row.name for row in declared.
 # %% [markdown]
 # A *run* makes one record: it trains the row's network (or finds it trained), averages it with 1, 2, 5, … 100 masks,
 # distils it, and scores all three predictors on the test set. Runs are started outside a notebook, because to train a
-# teacher takes up to hours:
+# teacher takes up to hours (`python` is that of the suite's environment, `.venv/bin/python` after `make tour`):
 #
 # ```
 # python -m helpers.experiments list
