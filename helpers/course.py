@@ -120,6 +120,11 @@ def checks(notebook: NotebookNode) -> dict[str, NotebookNode]:
     return {mark["grade_id"].removeprefix("check-"): cell for mark, cell in marks if mark.get("grade")}
 
 
+def grade_id(cell: NotebookNode) -> str | None:
+    """The name in nbgrader's mark on `cell`, if it has one."""
+    return cell.metadata.get("nbgrader", {}).get("grade_id")
+
+
 def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
@@ -267,11 +272,22 @@ def memory(process: BaseProcess) -> int:
 
 
 def with_checks(handed_in: NotebookNode, released: NotebookNode) -> NotebookNode:
-    """`handed_in`, with the checks that were deleted from it at its end."""
-    there = {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in handed_in.cells}
-    missing = [cell for cell in checks(released).values() if cell.metadata.nbgrader.grade_id not in there]
-    handed_in.cells += missing
+    """`handed_in` with every mark of `released` at most once, and at its end the checks that were deleted from it.
+
+    Who splits or copies a cell copies its mark, and nbgrader fails on two cells with one mark. The last of them keeps
+    it, since a check must come after its function. The others run as they are, like cells that never had a mark.
+    """
+    missing = {grade_id(cell): cell for cell in released.cells if grade_id(cell)}
+    for cell in reversed(handed_in.cells):
+        if missing.pop(grade_id(cell), None) is None:
+            cell.metadata.pop("nbgrader", None)
+    handed_in.cells += [cell for cell in missing.values() if cell.metadata.nbgrader.grade]
     return handed_in
+
+
+def no_points(released: Path, remark: str) -> pd.DataFrame:
+    """No points for any exercise of the notebook `released`, and why."""
+    return pd.DataFrame({"exercise": list(checks(read(released))), "points": 0.0, "of": 1.0, "remark": remark})
 
 
 def points(path: Path | None, released: Path, job: Path, limits: Limits) -> pd.DataFrame:
@@ -284,8 +300,7 @@ def points(path: Path | None, released: Path, job: Path, limits: Limits) -> pd.D
     job : a folder for this notebook alone, with a copy of the gradebook in it; the notebook as it was run stays there,
         in ``graded.ipynb``, and what nbgrader says about it in ``log.txt``.
     """
-    name, exercises = released.stem, checks(read(released))
-    table = pd.DataFrame({"exercise": list(exercises), "points": 0.0, "of": 1.0, "remark": "not handed in"})
+    name, table = released.stem, no_points(released, "not handed in")
     if path is None:
         return table
     try:
@@ -325,6 +340,18 @@ def has_solutions(path: Path) -> bool:
     return False
 
 
+def folders(submissions: Path) -> list[Path]:
+    """The students' folders in `submissions`; what lies beside them is printed.
+
+    Names with a dot or two underscores in front are not a student's: .git, .DS_Store, __MACOSX.
+    """
+    paths = [path for path in sorted(submissions.iterdir()) if not path.name.startswith((".", "__"))]
+    for path in paths:
+        if not path.is_dir():
+            print(f"{path.name} is in no student's folder, and is not graded")
+    return [path for path in paths if path.is_dir()]
+
+
 def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
     """{name: notebook} of those to grade in the folder `one` of a student; what is left out is printed.
 
@@ -335,7 +362,11 @@ def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
     clones = [path for path in sorted(one.rglob("dropout-distillation")) if any(path.glob("notebooks/[0-9]*.py"))]
     for clone in clones:
         print(f"{one.name}: {clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded")
-    paths = [path for path in one.rglob("[!.]*.ipynb") if not any(path.is_relative_to(clone) for clone in clones)]
+    files = [path for path in one.rglob("[!.]*") if path.is_file()]
+    files = [path for path in files if not any(path.is_relative_to(clone) for clone in clones)]
+    paths = [path for path in files if path.suffix == ".ipynb"]
+    if files and not paths:
+        print(f"{one.name}: no notebook is in it, only {', '.join(sorted(path.name for path in one.iterdir()))}")
     chosen: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: (len(path.parts), path)):
         name, where = path.stem, f"{one.name}: {path.relative_to(one)}"
@@ -391,8 +422,7 @@ def grade(
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise ValueError(f"{submissions} and {folder}, where grades go, are one in the other: move the submissions")
     known = {path.stem: path for path in every_notebook()}
-    students = sorted(path for path in submissions.iterdir() if path.is_dir())
-    chosen = {one.name: choose(one, known) for one in students}
+    chosen = {one.name: choose(one, known) for one in folders(submissions)}
     names = sorted(set().union(*chosen.values()))
     if not names:
         raise ValueError(f"no notebook of the suite is in a folder of {submissions}: expected STUDENT/00_tour.ipynb")
@@ -407,7 +437,11 @@ def grade(
             job = Path(running, str(number))  # nbgrader takes the brackets in a student's name for a pattern
             job.mkdir()
             shutil.copy(course / "gradebook.db", job)
-            table = points(chosen[student].get(name), released / name / f"{name}.ipynb", job, limits)
+            as_released = released / name / f"{name}.ipynb"
+            try:
+                table = points(chosen[student].get(name), as_released, job, limits)
+            except Exception as error:  # whatever is odd about this notebook, the others' points are kept
+                table = no_points(as_released, f"could not be graded: {type(error).__name__}")
             for leftover in ("submitted", "autograded"):
                 shutil.rmtree(job / leftover, ignore_errors=True)
             (new / student).mkdir(parents=True, exist_ok=True)
@@ -444,7 +478,10 @@ def main() -> None:
         case "grade":
             if not arguments.submissions.is_dir():
                 parser.error(f"{arguments.submissions} is no folder")
-            table = grade(arguments.submissions)
+            try:
+                table = grade(arguments.submissions)
+            except ValueError as error:
+                parser.error(str(error))
             print(summary(table).to_string())
             print(f"\nWhy, and each notebook as it was run: {place(arguments.submissions)} (grades.csv)")
 

@@ -120,13 +120,18 @@ def run(names: list[str]) -> None:
         print(f"ran {source.stem}")
 
 
+# Where repository and version are named, whatever they have been so far.
+BADGE = re.compile(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/)[^/\s]+")
+SET_UP = re.compile(r'(REPOSITORY, TAG = \\?")[^"\\]+(\\?", \\?")[^"\\]+')  # in an .ipynb, \ is before each "
+CITATION = re.compile(r"(version = \{)[^}]+(\},\n *url *= \{)[^}]+")
+
+
 def linked(text: str) -> str:
     """`text` with the repository and the version in every link to it, as pyproject.toml has them."""
-    where = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
-    text = re.sub(
-        r"(https://github\.com/|colab\.research\.google\.com/github/)[\w.-]+/dropout-distillation", rf"\1{where}", text
-    )
-    return re.sub(r'(/blob/|dropout-distillation\\?", \\?")v\d+\.\d+\.\d+', rf"\1v{PROJECT['version']}", text)
+    address, version = PROJECT["urls"]["Repository"], PROJECT["version"]
+    text = BADGE.sub(rf"\g<1>{address.removeprefix('https://github.com/')}\g<2>v{version}", text)
+    text = SET_UP.sub(rf"\g<1>{address}\g<2>v{version}", text)
+    return CITATION.sub(rf"\g<1>{version}\g<2>{address}", text)
 
 
 def links() -> None:

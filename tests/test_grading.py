@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pandas as pd
@@ -73,6 +74,52 @@ def renamed(notebook):
     return notebook
 
 
+def index_of(notebook, name):
+    """Where the cell with the mark `name` is."""
+    (index,) = [index for index, cell in enumerate(notebook.cells) if course.grade_id(cell) == name]
+    return index
+
+
+def copied(cell, source):
+    """What JupyterLab makes of `cell` when it is copied or split: another cell with the same mark."""
+    return new_code_cell(source, metadata=cell.metadata)
+
+
+def split(notebook):
+    """A trial at the bottom of one gap and one at the top of the other, each made a cell of its own."""
+    notebook = answered(notebook, RIGHT, RIGHT)
+    for name, below in (("my_kl", 1), ("my_other_kl", 0)):
+        index = index_of(notebook, name)
+        notebook.cells.insert(index + below, copied(notebook.cells[index], "print('a trial')"))
+    return notebook
+
+
+def with_gaps_copied(notebook):
+    """A gap tried out again at the end, and one from another notebook of the suite."""
+    notebook = answered(notebook, RIGHT, WRONG)
+    gap = notebook.cells[index_of(notebook, "my_kl")]
+    notebook.cells.append(copied(gap, gap.source))
+    gap = copied(gap, "def my_mask():\n    return 1")
+    gap.metadata.nbgrader.grade_id = "my_mask"
+    notebook.cells.append(gap)
+    return notebook
+
+
+def with_checks_copied(notebook):
+    """One check also above its function, the other also at the end."""
+    notebook = answered(notebook, RIGHT, RIGHT)
+    for name, where in (("check-my_kl", 2), ("check-my_other_kl", len(notebook.cells) + 1)):
+        check = notebook.cells[index_of(notebook, name)]
+        notebook.cells.insert(where, copied(check, check.source))
+    return notebook
+
+
+def with_half_an_emoji(notebook):
+    notebook = answered(notebook, RIGHT, RIGHT)
+    notebook.cells[0].source += " \ud83d"
+    return notebook
+
+
 LOOP = "    while True:\n        pass"
 BOMB = "    return [bytearray(2**28) for _ in range(10**6)]"
 EXIT = "    import os\n    os._exit(0)"
@@ -92,6 +139,10 @@ SUBMISSIONS = {
     "renamed function": (renamed, 0, "NameError", 1, "Correct"),
     "check edited": (with_the_check_edited, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
     "checks replaced": (with_the_checks_replaced, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
+    "split": (split, 1, "Correct", 1, "Correct"),
+    "gap copied": (with_gaps_copied, 1, "Correct", 0, r"this is KL\(ŷ ‖ y\)"),
+    "check copied": (with_checks_copied, 1, "Correct", 1, "Correct"),
+    "half an emoji": (with_half_an_emoji, 0, "could not be graded: UnicodeEncodeError", 0, "could not be graded"),
     "Smith [Bob]": (lambda released: answered(released, RIGHT, ENDS_A_LINE), 1, "Correct", 1, "Correct"),
     "no JSON": (lambda released: None, 0, "cannot be read as a notebook", 0, "cannot be read"),
 }
@@ -108,7 +159,8 @@ def graded(tmp_path_factory):
         path = folder / "submissions" / student / "notebooks" / "stand_in.ipynb"
         path.parent.mkdir(parents=True)
         notebook = change(nbformat.from_dict(released))
-        path.write_text("a notebook, I swear" if notebook is None else nbformat.writes(notebook), "utf-8")
+        text = "a notebook, I swear" if notebook is None else nbformat.writes(notebook, ensure_ascii=True)
+        path.write_text(text, "utf-8")
     (folder / "submissions" / "nothing").mkdir()
     (folder / "submissions" / "nothing" / "stand_in (1).ipynb").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
@@ -143,6 +195,14 @@ def test_a_folder_without_notebooks_of_the_suite_is_refused(tmp_path):
     (tmp_path / "submissions" / "someone").mkdir(parents=True)
     with pytest.raises(ValueError, match="expected STUDENT/00_tour"):
         course.grade(tmp_path / "submissions", tmp_path / "grades")
+
+
+def test_why_nothing_can_be_graded_is_said_in_a_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "submissions" / "someone").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["course", "grade", str(tmp_path / "submissions")])
+    with pytest.raises(SystemExit):
+        course.main()
+    assert "expected STUDENT/00_tour" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("follower", ["print(my_kl)", "checks.kl(my_other_kl)"])
@@ -194,6 +254,14 @@ def test_a_student_edition_of_the_name_of_a_clone_is_graded(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
+def test_of_a_folder_without_a_notebook_it_is_said_what_is_in_it(tmp_path, capsys):
+    (tmp_path / "Ada" / "empty").mkdir(parents=True)
+    assert chosen(tmp_path / "Ada") == {} and not capsys.readouterr().out
+    (tmp_path / "Ada" / "hand-in.zip").touch()
+    assert chosen(tmp_path / "Ada") == {}
+    assert capsys.readouterr().out == "Ada: no notebook is in it, only empty, hand-in.zip\n"
+
+
 def test_a_notebook_with_solutions_is_not_graded(tmp_path, capsys):
     lay_out(tmp_path / "Ada", {"00_tour": '"### BEGIN SOLUTION"', "mine/00_tour": "{}"})
     assert chosen(tmp_path / "Ada") == {"00_tour": "mine/00_tour.ipynb"}
@@ -227,6 +295,13 @@ def test_grades_have_the_names_of_students_and_nbgrader_does_not_see_them(tmp_pa
     kept = course.place(tmp_path / "week [1]", tmp_path / "grades")
     assert list(pd.read_csv(kept / "grades.csv").student) == ["Smith [Bob]"]
     assert (kept / "Smith [Bob]" / "00_tour" / "graded.ipynb").exists()
+
+
+def test_what_is_no_students_folder_is_not_graded(tmp_path, quick, capsys):
+    names = ("Ada/00_tour", ".git/00_tour", "__MACOSX/Ada/00_tour", "00_tour", ".hidden")
+    lay_out(tmp_path / "submissions", {name: "{}" for name in names})
+    assert list(course.grade(tmp_path / "submissions", tmp_path / "grades").student) == ["Ada"]
+    assert capsys.readouterr().out == "00_tour.ipynb is in no student's folder, and is not graded\n"
 
 
 def test_grades_of_one_folder_leave_those_of_others(tmp_path, quick):

@@ -48,11 +48,20 @@ def test_links_name_the_repository_of_pyproject():
     assert pages.linked(README) == README, "README links elsewhere: `python -m helpers.pages links`"
 
 
-def test_links_follow_pyproject():
-    text = "https://github.com/me/dropout-distillation and colab.research.google.com/github/me/dropout-distillation/blob/v9.9.9/n"
-    where = pages.PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
-    assert pages.linked(text).count(where) == 2
-    assert f"/blob/v{pages.PROJECT['version']}/" in pages.linked(text)
+@pytest.mark.parametrize(
+    "path", ["README.md", "notebooks/README.md", "notebooks/00_tour.py", "notebooks/00_tour.ipynb"]
+)
+def test_links_follow_pyproject_to_another_name_and_back(path, monkeypatch):
+    text = pages.linked((ROOT / path).read_text("utf-8"))
+    address, version = pages.PROJECT["urls"]["Repository"], pages.PROJECT["version"]
+    where = address.removeprefix("https://github.com/")
+    with monkeypatch.context() as patch:
+        moved = {"urls": {"Repository": "https://github.com/me/lessons.v2"}, "version": "1.0rc1"}
+        patch.setattr(pages, "PROJECT", moved)
+        elsewhere = pages.linked(text)
+    assert where in text and elsewhere.count("me/lessons.v2") == text.count(where)
+    assert where not in elsewhere and version not in elsewhere
+    assert pages.linked(elsewhere) == text
 
 
 @pytest.mark.parametrize("text", [README, course.START], ids=["README", "student edition"])
