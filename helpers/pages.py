@@ -51,6 +51,7 @@ def execute(source: Path) -> NotebookNode:
         client = NotebookClient(
             notebook,
             timeout=None,
+            coalesce_streams=True,  # how a kernel cuts what is printed into pieces is a matter of time
             resources={"metadata": {"path": str(source.parent)}},
             on_cell_executed=lambda **_: bar.update(),
             extra_arguments=["--log-level=ERROR"],  # no warnings about a kernel that only this process talks to
