@@ -5,9 +5,11 @@ Such a module is found by reading what its methods call, without running it.
 """
 
 import dis
-from collections.abc import Callable, Iterator
-from functools import cache
-from types import CodeType, FunctionType
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import cache, partial
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +23,29 @@ DROPOUTS = {
 ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 GATE_METHODS = {"bernoulli", "bernoulli_"}  # of a tensor
 
+# What a function may be wrapped in, and where each keeps it.
+WRAPPERS = {
+    FunctionType: "__wrapped__",  # by a decorator
+    staticmethod: "__func__",
+    classmethod: "__func__",
+    property: "fget",
+    partial: "func",
+}
+
 
 def drops_in_forward(module: nn.Module) -> bool:
     """Whether the class of `module` names both `self.training` and a functional dropout or dropping attention.
 
-    Its methods are read, and the functions that they call by name; those of PyTorch itself are not. The rate is not
-    known: it may be zero.
+    Its methods and properties are read, decorated or not, and the functions that they call by name; those of PyTorch
+    itself are not. The rate is not known: it may be zero.
     """
     return class_drops(type(module))
+
+
+def ignores_mode(module: nn.Module) -> bool:
+    """Whether `module` has a forward that is not PyTorch's and never asks for `self.training`, as dropout that is always
+    on does not."""
+    return not of_pytorch(type(module).forward) and "training" not in own_code(type(module))
 
 
 def runs_own_code(model: nn.Module) -> bool:
@@ -36,11 +53,16 @@ def runs_own_code(model: nn.Module) -> bool:
     return any("forward" in vars(module) or not of_pytorch(type(module).forward) for module in model.modules())
 
 
-@cache
 def class_drops(kind: type[nn.Module]) -> bool:
-    methods = [f for base in kind.__mro__ if not of_pytorch(base) for f in vars(base).values() if is_plain(f)]
-    called = set().union(*(reached(method) for method in methods))
-    return "training" in called and not called.isdisjoint(DROPOUTS | ATTENTION | GATE_METHODS)
+    found = own_code(kind)
+    return "training" in found and not found.isdisjoint(DROPOUTS | ATTENTION | GATE_METHODS)
+
+
+@cache
+def own_code(kind: type[nn.Module]) -> set:
+    """What is `reached` from the members of `kind` and of those of its bases that are not PyTorch's."""
+    members = [member for base in kind.__mro__ if not of_pytorch(base) for member in vars(base).values()]
+    return reached(member for member in members if not isinstance(member, str))
 
 
 def of_pytorch(thing: type | Callable) -> bool:
@@ -51,30 +73,69 @@ def is_plain(thing: object) -> bool:
     return isinstance(thing, FunctionType) and not of_pytorch(thing)
 
 
-def reached(function: FunctionType, seen: frozenset = frozenset()) -> set:
-    """The global objects and the names of attributes in the code of `function` and of the plain functions it calls."""
-    found = set(mentioned(function.__code__, function.__globals__))
-    for called in [f for f in found if is_plain(f) and f not in seen]:
-        found |= reached(called, seen | {function, called})
+def reached(start: Iterable[object]) -> set:
+    """The functions in `start`, what they wrap and mention, and so on: functions, and names of attributes."""
+    found, rest = set(), list(start)
+    while rest:
+        thing = rest.pop()
+        if not isinstance(thing, (str, BuiltinFunctionType, *WRAPPERS)) or thing in found:
+            continue
+        found.add(thing)
+        rest += [getattr(thing, name, None) for kind, name in WRAPPERS.items() if isinstance(thing, kind)]
+        if is_plain(thing):
+            rest += mentioned(thing.__code__, thing.__globals__, closure(thing))
     return found
 
 
-def mentioned(code: CodeType, scope: dict) -> Iterator[object]:
-    """What `code` mentions: ``F.dropout`` as that function, ``self.training`` and ``x.bernoulli_`` as their last names."""
-    missing, value = object(), None
+def mentioned(code: CodeType, scope: dict, outer: dict) -> Iterator[object]:
+    """What `code` mentions: ``F.dropout`` as that function, ``self.training`` and ``x.bernoulli_`` as their last names.
+
+    scope, outer : {name: object} of the global names, and of those of the functions around it.
+    """
+    missing, value, local = object(), None, outer | imported(code)
     for instruction in dis.get_instructions(code):
-        name = instruction.argval
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            value = scope.get(name, missing)
-        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            if value is missing:
+        operation, name = instruction.opname, instruction.argval
+        if operation in ("LOAD_ATTR", "LOAD_METHOD"):
+            if not isinstance(value, ModuleType):
                 yield name
             value = getattr(value, name, missing)
+        elif operation in ("LOAD_GLOBAL", "LOAD_NAME"):
+            value = scope.get(name, missing)
+        elif "LOAD_FAST" in operation or operation == "LOAD_DEREF":
+            *before, name = name if isinstance(name, tuple) else (name,)  # newer versions of Python load two at once
+            yield from (local.get(other) for other in before)
+            value = local.get(name, missing)
         else:
             value = missing
-            continue
-        if callable(value) and value.__hash__ is not None:
-            yield value
+        yield value
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from mentioned(constant, scope)
+            yield from mentioned(constant, scope, local)
+
+
+def closure(function: FunctionType) -> dict[str, object]:
+    """{name: object} of what `function` takes from the functions around it, as far as it is there yet."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # an empty cell
+            found[name] = cell.cell_contents
+    return found
+
+
+def imported(code: CodeType) -> dict[str, object]:
+    """{name: object} of what `code` imports. Nothing is imported here: what it names may have been, by somebody else."""
+    found, module, value, names = {}, None, None, None
+    for instruction in dis.get_instructions(code):
+        operation, name = instruction.opname, instruction.argval
+        if operation == "LOAD_CONST":
+            names = name  # those that are imported from a module; None for ``import a.b``, which is a
+        elif operation == "IMPORT_NAME":
+            module = value = sys.modules.get(name if names else name.partition(".")[0])
+        elif operation == "IMPORT_FROM":
+            value = getattr(value, name, None)  # of a, and of a.b, in ``import a.b.c as d``
+        elif operation.startswith("STORE") and module is not None:
+            found[name[0] if isinstance(name, tuple) else name] = value
+            value = module  # from which more may be imported
+        elif operation not in ("SWAP", "POP_TOP"):
+            module = None
+    return found

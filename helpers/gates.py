@@ -13,13 +13,13 @@ the layer is what entered it, and no rescaling is left to do at test time.
 
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from helpers.dropconnect import DropConnect
-from helpers.functional import drops_in_forward
+from helpers.functional import drops_in_forward, ignores_mode
 from helpers.inputs import Inputs, call, each
 from helpers.masks import cheap_masks
 from helpers.variational import Variational
@@ -40,7 +40,7 @@ def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     of `helpers.variational`, and torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
 
     A module of yours that calls `F.dropout(x, p, self.training)` or attention that drops (`helpers.functional`) is one
-    too, whatever its rate, which cannot be known.
+    too, whatever its rate, which cannot be known; so is a subclass of a recurrent layer or of attention that does so.
 
     Returns
     -------
@@ -51,6 +51,13 @@ def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def is_stochastic(module: nn.Module) -> bool:
     """Whether `module` itself (not a part of it) draws random numbers in training."""
+    # What a dropout layer drops, it drops at its rate; code in a subclass of an LSTM or of attention may have another.
+    rules_its_code = rate_attribute(module) == "p" or isinstance(module, nn.RReLU | Variational)
+    return rate_is_known(module) or (not rules_its_code and drops_in_forward(module))
+
+
+def rate_is_known(module: nn.Module) -> bool:
+    """Whether `module` draws as the layer that it is, at a rate above zero, and not only in code that calls `F.dropout`."""
     if isinstance(module, nn.RReLU):
         return module.lower < module.upper
     if isinstance(module, Variational):
@@ -58,7 +65,7 @@ def is_stochastic(module: nn.Module) -> bool:
     if isinstance(module, nn.RNNBase) and module.num_layers == 1:
         return False  # PyTorch drops between recurrent layers only
     attribute = rate_attribute(module)
-    return drops_in_forward(module) if attribute is None else getattr(module, attribute) > 0
+    return attribute is not None and getattr(module, attribute) > 0
 
 
 def rate_attribute(module: nn.Module) -> str | None:
@@ -68,11 +75,6 @@ def rate_attribute(module: nn.Module) -> str | None:
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return "dropout"
     return None
-
-
-def rate_is_known(module: nn.Module) -> bool:
-    """Whether a stochastic `module` is a layer, rather than code that calls a functional dropout."""
-    return rate_attribute(module) is not None or not drops_in_forward(module)
 
 
 def rates(model: nn.Module) -> dict[str, float]:
@@ -125,9 +127,42 @@ def remove(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def deterministic(model: nn.Module) -> Iterator[None]:
-    """Every layer of `model` in eval mode: the deterministic pass of standard dropout (section 3.1)."""
-    with training_mode_only_in(model, ()):
+    """Every layer of `model` in eval mode: the deterministic pass of standard dropout (section 3.1).
+
+    A subclass of a dropout layer that drops in either mode, as in ``F.dropout(x, self.p, True)``, is at rate zero there. One
+    that asks for `self.training` is taken at its word, whatever else it asks for; `F.dropout` that is always on in a
+    module of another kind is out of reach.
+    """
+    always_on = [layer for layer in model.modules() if rate_attribute(layer) == "p" and ignores_mode(layer)]
+    with training_mode_only_in(model, ()), ExitStack() as stack:
+        if always_on:
+            stack.enter_context(uncompiled())
+        for layer in always_on:
+            stack.enter_context(rate_zero_in_eval_mode(layer))
         yield
+
+
+@contextmanager
+def rate_zero_in_eval_mode(layer: nn.Module) -> Iterator[None]:
+    """`layer`, which does not ask for its mode, drops nothing in eval mode. Its rate is zero only while it runs: whoever
+    asks whether it is stochastic, or samples it in here, finds it as it was."""
+    forward, own = layer.forward, "forward" in vars(layer)
+
+    def at_rate_zero(*args, **kwargs) -> Tensor:
+        p = layer.p
+        try:
+            layer.p = p if layer.training else 0.0
+            return forward(*args, **kwargs)
+        finally:
+            layer.p = p
+
+    layer.forward = at_rate_zero
+    try:
+        yield
+    finally:
+        del layer.forward
+        if own:
+            layer.forward = forward
 
 
 @contextmanager
@@ -163,7 +198,8 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
     ValueError : if `model` has no stochastic layer; if a mask is missing, belongs to no layer, or holds
         anything but 0 and 1; during a pass, if a mask does not fit what enters its layer.
     TypeError : if `model` has a layer whose gates are out of reach (attention and recurrent layers drop inside
-        PyTorch's own kernels, and what calls `F.dropout` in its forward has no layer for it).
+        PyTorch's own kernels, what calls `F.dropout` in its forward has no layer for it, and a subclass of a dropout
+        layer with a forward of its own may draw gates of another kind).
     """
     layers = require_stochastic_layers(model)
     require_gateable(layers)
@@ -231,13 +267,19 @@ def apply_mask(name: str, layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
 
 def require_gateable(layers: Mapping[str, nn.Module]) -> None:
     """Raise TypeError unless each of `layers` is one whose gates `fixed` can set."""
-    if others := [name for name, layer in layers.items() if not isinstance(layer, UNITS + CHANNELS + CONNECTIONS)]:
+    if others := [name for name, layer in layers.items() if not is_gateable(layer)]:
         kinds = sorted({type(layers[name]).__name__ for name in others})
         raise TypeError(
             f"the gates of {others} ({', '.join(kinds)}) cannot be set from outside; only those of nn.Dropout, "
-            "nn.Dropout1d/2d/3d and DropConnect can. Sample them instead: gates.sampling, predictors.monte_carlo. "
+            "nn.Dropout1d/2d/3d and DropConnect can, and of subclasses that inherit forward: one of their own may draw "
+            "anything. Sample them instead: gates.sampling, predictors.monte_carlo. "
             "Where a module of yours calls F.dropout in its forward, an nn.Dropout layer in it would do too."
         )
+
+
+def is_gateable(layer: nn.Module) -> bool:
+    """Whether `layer` drops what its kind drops: a subclass with a forward of its own may draw other gates, or no gates."""
+    return type(layer).forward in [kind.forward for kind in UNITS + CHANNELS + CONNECTIONS]
 
 
 def gate_shapes(model: nn.Module, x: Inputs) -> dict[str, torch.Size]:

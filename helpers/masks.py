@@ -78,12 +78,13 @@ class CheapMasks(TorchFunctionMode):
     """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `inverted`.
 
     This reaches every network, whether it holds dropout layers or calls the functions itself. Everything else,
-    rates 0 and 1 and tensors on a GPU included, is left to PyTorch.
+    rates 0 and 1 and tensors on a GPU included, is left to PyTorch. So are gates in compiled code: there PyTorch's are
+    cheap, and `random_` cannot be compiled.
     """
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if function in GATE_DIMENSIONS:
+        if function in GATE_DIMENSIONS and not torch.compiler.is_compiling():
             return self.dropout(function, *args, **kwargs)
         return function(*args, **kwargs)
 

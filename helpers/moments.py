@@ -53,7 +53,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
             mean = layer(mean)
         else:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)
-    if not is_plain(last, nn.Linear):
+    if type(last).forward is not nn.Linear.forward:
         raise no_closed_form(last_name, last)
     logits = last(mean)  # first, as in `through`
     return logits, (last.weight * var.unsqueeze(-2)) @ last.weight.T
@@ -61,32 +61,28 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
 
 def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     """Means and variances [N, ...] of what leaves `layer`, from those of what enters it."""
-    match layer:
+    match type(layer).forward:  # rather than its type: subclasses may add something, such as gates
         # Variances go through the same layer with squared weights and no bias. The mean goes first: it is what computes
         # the weight of a layer that is pruned or normalised.
-        case nn.Linear() if is_plain(layer, nn.Linear):
+        case nn.Linear.forward:
             return layer(mean), F.linear(var, layer.weight.square())
-        case nn.Conv2d() if is_plain(layer, nn.Conv2d):
+        case nn.Conv2d.forward:
             return layer(mean), layer._conv_forward(var, layer.weight.square(), None)
-        case nn.Dropout():
+        case nn.Dropout.forward:
             return dropped(mean, var, layer.p)
-        case nn.ReLU():
+        case nn.ReLU.forward:
             return rectified(mean, var)
-        case nn.Flatten() | nn.Identity():
+        case nn.Flatten.forward | nn.Identity.forward:
             return layer(mean), layer(var)
     raise no_closed_form(name, layer)
-
-
-def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether `layer` computes what `kind` does: other classes of that kind may add something, such as gates."""
-    return isinstance(layer, kind) and type(layer).forward is kind.forward
 
 
 def no_closed_form(name: str, layer: nn.Module) -> TypeError:
     which = f"{name!r}, {type(layer).__name__}" if name else type(layer).__name__
     return TypeError(
         f"fast dropout has no closed form for {which}. It takes an nn.Sequential that ends in nn.Linear and has, after "
-        "its first gate, nothing but nn.Linear, nn.Conv2d, nn.Dropout, nn.ReLU and nn.Flatten. Use monte_carlo instead."
+        "its first gate, nothing but nn.Linear, nn.Conv2d, nn.Dropout, nn.ReLU and nn.Flatten, or subclasses of these that "
+        "inherit forward: one of their own may compute anything. Use monte_carlo instead."
     )
 
 

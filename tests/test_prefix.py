@@ -1,8 +1,10 @@
 """A network in two parts is the network, to the last random number, and its first part is not repeated."""
 
 import logging
+import random
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 from torchvision.ops import StochasticDepth
 
-from helpers import gates, networks, prefix
+from helpers import gates, networks, predictors, prefix
 from helpers.dropconnect import DropConnect
 
 K = 3
@@ -182,6 +184,58 @@ class DropPath(nn.Module):
         return x * x.new_empty(len(x), 1).bernoulli_(0.5) if self.training else x
 
 
+class DropsItsWeights(nn.Linear):
+    """As `DropsWeights`, in a module without parts."""
+
+    def forward(self, x):
+        return F.linear(x, F.dropout(self.weight, 0.5, self.training), self.bias)
+
+
+class Locked(nn.Module):
+    """Draws one mask for all rows."""
+
+    def forward(self, x):
+        return x * torch.bernoulli(torch.full(x.shape[1:], 0.5)) if self.training else x
+
+
+class SharedDropout(nn.Dropout):
+    """Draws a mask for each row, and uses one."""
+
+    def forward(self, x):
+        return x * F.dropout(torch.ones_like(x), self.p, self.training)[:1]
+
+
+class FusedDropout(nn.Dropout):
+    """Draws gates as a GPU does."""
+
+    def forward(self, x):
+        return torch.native_dropout(x, self.p, True)[0] if self.training else x
+
+
+class GaussianDropout(nn.Dropout):
+    """Draws something else than its parent."""
+
+    def forward(self, x):
+        return x * (1 + torch.randn_like(x)) if self.training else x
+
+
+def hooked_to_share():
+    """Its gates are drawn for each row, and its hook draws one for all of them."""
+    model = nn.Sequential(linear(), nn.Dropout(0.5), nn.Linear(6, K))
+    model[1].register_forward_hook(lambda layer, inputs, output: output * F.dropout(torch.ones(6), 0.5, layer.training))
+    return model
+
+
+def between_gates(layer, gate=nn.Dropout):
+    return nn.Sequential(linear(), nn.ReLU(), gate(0.5), layer, gate(0.5), nn.Linear(6, K))
+
+
+def of_the_batch(gate, *more):
+    """Behind a gate, BatchNorm that keeps no statistics: in eval mode too it takes those of all rows of a pass."""
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), gate, norm, *more, nn.Flatten(), nn.Linear(144, K))
+
+
 def hooked():
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, K))
     model[0].register_forward_hook(lambda layer, inputs, output: 2 * output)
@@ -254,6 +308,16 @@ NETWORKS = {
     "a forward of its own": (with_a_forward_of_its_own, VECTOR, "0"),
     "control flow": (Branching, VECTOR, None),
     "noise": (Noisy, VECTOR, None),
+    "weights of a layer": (lambda: nn.Sequential(linear(), nn.Tanh(), DropsItsWeights(6, K)), VECTOR, "0"),
+    "locked": (lambda: nn.Sequential(linear(), Locked(), nn.Linear(6, K)), VECTOR, "0"),
+    "depth for all": (lambda: between_gates(StochasticDepth(0.5, "batch")), VECTOR, "0"),
+    "depth for each": (lambda: between_gates(StochasticDepth(0.5, "row")), VECTOR, "0"),
+    "shared": (lambda: nn.Sequential(linear(), SharedDropout(), nn.Linear(6, K)), VECTOR, "0"),
+    "hooked to share": (hooked_to_share, VECTOR, "0"),
+    "batch statistics": (lambda: of_the_batch(nn.Dropout(0.5)), IMAGE, "0"),
+    "batch statistics between": (lambda: of_the_batch(FusedDropout(0.5), FusedDropout(0.5)), IMAGE, "0"),
+    "fused": (lambda: between_gates(linear(), FusedDropout), VECTOR, "0"),
+    "Gaussian": (lambda: between_gates(linear(), GaussianDropout), VECTOR, "0"),
     "transformer": (
         lambda: nn.Sequential(
             linear(), nn.TransformerEncoderLayer(6, 2, 8, 0.5, batch_first=True), nn.Flatten(), nn.Linear(30, K)
@@ -378,6 +442,14 @@ def test_with_their_gates_at_rest_all_copies_are_the_deterministic_pass(case):
     [
         *(("steps first", False), ("counts", False), ("ViT", True), ("positions", True), ("residual", True)),
         *(("drops weights", False), ("drops positions", False), ("control flow", False), ("functional", True)),
+        *(("weights of a layer", False), ("locked", False), ("shared", False), ("hooked to share", False)),
+        *(("depth for all", False), ("depth for each", True), ("batch statistics", False), ("fused", True)),
+        *(
+            ("batch statistics between", False),
+            ("Gaussian", True),
+            ("LSTM with dropout", True),
+            ("DropConnect", True),
+        ),
     ],
 )
 def test_copies_are_made_only_where_examples_are_rows(name, folds):
@@ -385,6 +457,81 @@ def test_copies_are_made_only_where_examples_are_rows(name, folds):
     model = make().eval()
     with gates.sampling(model):
         assert prefix.split(model, torch.randn(5, *shape)).folds == folds
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["weights of a layer", "locked", "depth for all", "shared", "hooked to share", "batch statistics"],
+)
+def test_where_masks_cannot_share_a_pass_their_mean_is_that_of_passes_one_by_one(name):
+    """To the last random number."""
+    make, shape, _ = NETWORKS[name]
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(5, *shape)
+    with gates.sampling(model):
+        expected = from_seed(lambda: sum(model(x).softmax(-1) for _ in range(8)) / 8)
+    torch.testing.assert_close(predictors.monte_carlo(model, x, 8, seed=1), expected)
+
+
+class Skips(nn.Module):
+    """Skips its layer or not, as a random number has it."""
+
+    def __init__(self, draw, drops_first):
+        super().__init__()
+        self.fc, self.draw, self.drops_first = linear(), draw, drops_first
+
+    def forward(self, x):
+        y = F.dropout(self.fc(x), 0.1, self.training) if self.drops_first else None
+        if self.training and self.draw() < 0.5:
+            return x
+        return x + (y if self.drops_first else F.dropout(self.fc(x), 0.1, self.training))
+
+
+class MaskOfNumPy(nn.Module):
+    """Draws what no seed of PyTorch repeats, and is run as it is, not followed."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5) * (np.random.rand() < 0.9) if self.training else x
+
+
+SOURCES = {"PyTorch": lambda: torch.rand(1), "Python": random.random, "NumPy": lambda: np.random.rand()}
+
+
+@pytest.mark.parametrize("drops_first", [True, False])
+@pytest.mark.parametrize("draw", SOURCES.values(), ids=SOURCES)
+def test_a_random_path_is_not_taken_once_and_for_all(draw, drops_first):
+    """Whichever one is met on the way: over ten seeds that is either one, but for one time in five hundred."""
+    model, x = nn.Sequential(linear(), nn.Dropout(0.5), Skips(draw, drops_first), nn.Linear(6, K)), torch.randn(5, 6)
+    with gates.sampling(model):
+        for seed in range(10):
+            torch.manual_seed(seed), random.seed(seed), np.random.seed(seed)
+            parts = prefix.split(model, x)
+            assert parts.before(x)[0] is x and not parts.folds
+
+
+def test_numbers_that_no_seed_repeats_are_not_taken_for_gates():
+    np.random.seed(0)
+    model, x = nn.Sequential(linear(), MaskOfNumPy(), nn.Linear(6, K)), torch.randn(5, 6)
+    with gates.sampling(model):
+        parts = prefix.split(model, x)
+    assert parts.before(x)[0] is x and not parts.folds
+
+
+@pytest.mark.parametrize(
+    ("after", "m"),
+    [
+        ((nn.Linear(64, 10_000),), 6),  # masks whose outputs are 2^22 values at most
+        ((nn.Linear(64, 10_000), nn.ReLU(), nn.Linear(10_000, K)), 6),
+        ((nn.Linear(64, 100_000),), 1),
+        ((nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)), 100),
+    ],
+    ids=["outputs", "on the way", "at least one", "narrow"],
+)
+def test_a_pass_has_no_more_masks_than_its_widest_layer_allows(after, m):
+    model, x = nn.Sequential(nn.Linear(20, 64), nn.Dropout(0.5), *after), torch.randn(64, 20)
+    with gates.sampling(model), torch.no_grad():
+        parts = prefix.split(model, x)
+        assert parts.folds and max(parts.rounds(parts.before(x), 100)) == m
 
 
 @pytest.mark.parametrize("name", ["control flow", "noise"])

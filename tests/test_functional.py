@@ -1,0 +1,317 @@
+"""Dropout that is no layer is found however the code that calls it is written, and in what draws as a layer besides."""
+
+import functools
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import functional, gates, predictors
+
+half_dropped = partial(F.dropout, p=0.5)
+
+
+def plain_decorator(function):
+    return lambda *args: function(*args)
+
+
+def wrapping_decorator(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+def dropping_decorator(function):
+    @functools.wraps(function)
+    def wrapper(self, x):
+        return F.dropout(function(self, x), 0.5, self.training)
+
+    return wrapper
+
+
+class Base(nn.Module):
+    """It has a layer too, so that dropout that is not found goes missing without an error."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x):
+        return self.dropped(self.drop(x))
+
+
+class PlainDecorator(Base):
+    @plain_decorator
+    def dropped(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
+class WrappingDecorator(Base):
+    @wrapping_decorator
+    @wrapping_decorator
+    def dropped(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
+class DroppingDecorator(Base):
+    @dropping_decorator
+    def dropped(self, x):
+        return x
+
+
+class Autocast(Base):
+    @torch.autocast("cpu", torch.bfloat16)
+    def dropped(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
+class NotCompiled(Base):
+    @torch.compiler.disable
+    def dropped(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
+class StaticMethod(Base):
+    def forward(self, x):
+        return self.static(self.drop(x), self.training)
+
+    @staticmethod
+    def static(x, training):
+        return F.dropout(x, 0.5, training)
+
+
+class ClassAttribute(Base):
+    function = staticmethod(F.dropout)
+
+    def dropped(self, x):
+        return self.function(x, 0.5, self.training)
+
+
+class Property(Base):
+    @property
+    def rate(self):
+        return 0.5 if self.training else 0.0
+
+    def dropped(self, x):
+        return F.dropout(x, self.rate)
+
+
+class GlobalPartial(Base):
+    def dropped(self, x):
+        return half_dropped(x, training=self.training)
+
+
+class ImportsAs(Base):
+    def dropped(self, x):
+        import torch.nn.functional as G
+
+        return G.dropout(x, 0.5, self.training)
+
+
+class ImportsDotted(Base):
+    def dropped(self, x):
+        import torch.nn.functional
+
+        return torch.nn.functional.dropout(x, 0.5, self.training)
+
+
+class ImportsFrom(Base):
+    def dropped(self, x):
+        from torch.nn.functional import dropout as d
+        from torch.nn.functional import relu
+
+        return relu(d(x, 0.5, self.training))
+
+
+class ImportsForALoop(Base):
+    def dropped(self, x):
+        from torch.nn import functional as G
+
+        return sum((lambda part: G.dropout(part, 0.5, self.training))(part) for part in (x, -2 * x))
+
+
+def enclosed():
+    import torch.nn.functional as G
+
+    class Enclosed(Base):
+        def dropped(self, x):
+            return G.dropout(x, 0.5, self.training)
+
+    return Enclosed
+
+
+FORMS = [
+    *(
+        PlainDecorator,
+        WrappingDecorator,
+        DroppingDecorator,
+        Autocast,
+        NotCompiled,
+        StaticMethod,
+        ClassAttribute,
+        Property,
+    ),
+    *(GlobalPartial, ImportsAs, ImportsDotted, ImportsFrom, ImportsForALoop, enclosed()),
+]
+
+
+@pytest.mark.parametrize("kind", FORMS, ids=lambda kind: kind.__name__)
+def test_dropout_is_found_in_whatever_form_it_is_called(kind):
+    """False alarms: none of 1,000 units dropped by a half, 2^-1000."""
+    model = kind()
+    assert list(gates.stochastic_layers(model)) == ["", "drop"]
+    with gates.sampling(model):
+        assert (model(torch.ones(1000)) == 0).float().mean() > 0.2
+
+
+class ImportsAndHasALayerOfThatName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        import torch.nn.functional as G
+
+        return self.dropout(G.relu(x)) if self.training else x
+
+
+def test_code_that_imports_another_function_of_that_module_drops_nothing():
+    assert not functional.class_drops(ImportsAndHasALayerOfThatName)
+
+
+def test_a_function_may_be_read_before_what_it_encloses_is_there():
+    def early(self):
+        return late(self.training)
+
+    assert functional.reached([early]) == {early, "training"}
+    late = bool
+
+
+# Layers that drop and have code of their own
+
+
+class DropsItsInput(nn.LSTM):
+    def forward(self, x):
+        return super().forward(F.dropout(x, 0.5, self.training))[0]
+
+
+class DropsItsOutput(nn.MultiheadAttention):
+    def forward(self, x):
+        return F.dropout(super().forward(x, x, x)[0], 0.5, self.training)
+
+
+@pytest.mark.parametrize("layer", [DropsItsInput(4, 4), DropsItsOutput(4, 2)], ids=["LSTM", "attention"])
+def test_a_layer_that_draws_nothing_itself_may_be_called_with_dropout(layer):
+    model, x = nn.Sequential(layer), torch.randn(5, 3, 4)
+    assert gates.stochastic_layers(model) == {"0": layer}
+    assert not gates.rate_is_known(layer)
+    with gates.sampling(model), torch.no_grad():
+        assert not torch.equal(model(x), model(x))
+
+
+def test_the_rate_of_such_a_layer_itself_is_known_while_it_is_above_zero():
+    layer = DropsItsInput(4, 4, num_layers=2, dropout=0.5)
+    assert gates.rate_is_known(layer)
+    gates.remove(layer)
+    assert gates.stochastic_layers(layer) and not gates.rate_is_known(layer)
+
+
+class WithItsOwnRate(nn.Dropout):
+    def forward(self, x):
+        return F.dropout(x, self.p, self.training)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_the_rate_of_a_dropout_layer_is_that_of_its_own_code(p):
+    assert len(gates.stochastic_layers(WithItsOwnRate(p))) == (p > 0)
+    assert gates.rate_is_known(WithItsOwnRate(p)) == (p > 0)
+
+
+# Dropout layers that are always on
+
+
+class AlwaysOn(nn.Dropout):
+    """As recipes for Monte Carlo dropout have it."""
+
+    def forward(self, x):
+        return F.dropout(x, self.p, True, self.inplace)
+
+
+class AlwaysOnAndDoubled(nn.Dropout2d):
+    def forward(self, input):
+        return 2 * F.dropout2d(input, self.p, training=True)
+
+
+class NotInverted(nn.Dropout):
+    """The dropout of 2014: it scales in eval mode, where its rate matters."""
+
+    def forward(self, x):
+        return x * (torch.rand_like(x) >= self.p) if self.training else x * (1 - self.p)
+
+
+@pytest.mark.parametrize(
+    ("layer", "factor"),
+    [(AlwaysOn(0.4), 1), (AlwaysOn(0.4, inplace=True), 1), (AlwaysOnAndDoubled(0.4), 2), (NotInverted(0.4), 0.6)],
+)
+def test_a_deterministic_pass_is_deterministic(layer, factor):
+    """False alarms: 1,000 units twice the same, 0.6^1000."""
+    model, x = nn.Sequential(layer, nn.Flatten()), torch.ones(100, 10, 1, 1)
+    drawn = lambda: (model(x.clone()) == 0).any()
+    for _ in range(2):
+        with gates.deterministic(model), gates.deterministic(model):
+            torch.testing.assert_close(model(x.clone()), factor * x.flatten(1))
+            assert gates.rates(model) == {"0": 0.4}
+            with gates.sampling(model):
+                assert drawn()
+            assert not drawn()
+        with gates.sampling(model):
+            assert drawn()
+        assert layer.p == 0.4 and "forward" not in vars(layer)
+
+
+def test_standard_reaches_dropout_that_is_always_on_in_a_compiled_network():
+    model, x = nn.Sequential(nn.Linear(6, 8), AlwaysOn(0.5), nn.Linear(8, 3)).eval(), torch.randn(5, 6)
+    expected = model[2](model[0](x)).softmax(-1)
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    torch.testing.assert_close(predictors.standard(compiled, x), expected)
+
+
+# Dropout layers with gates of another kind
+
+
+class Gaussian(nn.Dropout):
+    def forward(self, x):
+        return x * (1 + torch.randn_like(x) * (self.p / (1 - self.p)) ** 0.5) if self.training else x
+
+
+class SharedOverTime(nn.Dropout1d):
+    def forward(self, x):
+        return x * F.dropout(torch.ones_like(x[:, :1]), self.p, self.training)
+
+
+@pytest.mark.parametrize("layer", [Gaussian(0.5), SharedOverTime(0.5), AlwaysOn(0.5)])
+def test_gates_of_another_kind_than_those_of_a_layer_s_parent_are_not_taken_for_them(layer):
+    """`exact` and `fast_dropout` used to return the answer for nn.Dropout."""
+    model, x = nn.Sequential(nn.Linear(3, 2), layer, nn.ReLU(), nn.Linear(2, 3)), torch.randn(4, 3)
+    why = rf"{type(layer).__name__}.*inherit forward.*monte_carlo"
+    for predict in (predictors.exact, predictors.fast_dropout):
+        with pytest.raises(TypeError, match=why):
+            predict(model, x)
+    with pytest.raises(TypeError, match=why), gates.fixed(model, {"1": torch.ones(2)}):
+        pass
+
+
+class Leaky(nn.ReLU):
+    def forward(self, x):
+        return F.leaky_relu(x, 0.5)
+
+
+def test_fast_dropout_takes_no_activation_for_its_parent():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), Leaky(), nn.Linear(2, 3))
+    with pytest.raises(TypeError, match=r"Leaky.*inherit forward"):
+        predictors.fast_dropout(model, torch.randn(4, 3))
