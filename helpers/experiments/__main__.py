@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.experiments import records, sparsity
 from helpers.experiments.cluster import perform_all
 from helpers.experiments.declared import EXPERIMENTS, PROFILES, REPETITIONS, Run, declared
-from helpers.experiments.running import perform, require_device
+from helpers.experiments.running import perform
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,7 +44,6 @@ def main(arguments: list[str] | None = None) -> None:
             case "run" if asked.scheduler:
                 report(perform_all(runs, asked.scheduler, asked.device, asked.folder), asked.folder)
             case "run":
-                require_device(asked.device)
                 report(perform_here(runs, asked.device, asked.folder), asked.folder)
     except (ValueError, OSError, MemoryError, ImportError) as error:
         sys.exit(f"{parser.prog}: {error}")
