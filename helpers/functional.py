@@ -21,7 +21,7 @@ DROPOUTS = {
 }
 # Attention drops only where it is told to, so that calling it alone says nothing.
 ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-GATE_METHODS = {"bernoulli", "bernoulli_"}  # of a tensor
+DRAWING = DROPOUTS | ATTENTION | {"bernoulli", "bernoulli_"}  # the last two are methods of a tensor
 
 # What a function may be wrapped in, and where each keeps it.
 WRAPPERS = {
@@ -55,7 +55,7 @@ def runs_own_code(model: nn.Module) -> bool:
 
 def class_drops(kind: type[nn.Module]) -> bool:
     found = own_code(kind)
-    return "training" in found and not found.isdisjoint(DROPOUTS | ATTENTION | GATE_METHODS)
+    return "training" in found and not found.isdisjoint(DRAWING)
 
 
 @cache

@@ -64,6 +64,7 @@ def size(x: Inputs) -> int:
 
 def split(x: Inputs, batch_size: int) -> Iterator[Inputs]:
     """`batch_size` examples of `x` after the other."""
+    require_positive("batch_size", batch_size)
     for start in range(0, size(x), batch_size):
         yield each(lambda part: part[start : start + batch_size], x)  # noqa: B023 - used before the next turn
 
@@ -71,6 +72,12 @@ def split(x: Inputs, batch_size: int) -> Iterator[Inputs]:
 def repeated(x: Inputs, times: int) -> Inputs:
     """A copy of `x` with all its examples so many times, one round after the other; channels last stay so."""
     return each(lambda part: torch.cat([part] * times), x)
+
+
+def require_positive(name: str, count: int) -> None:
+    """Raise ValueError unless there is at least one."""
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, not {count}")
 
 
 def require_finite(x: Inputs) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import gates, moments, prefix, thinned
-from helpers.inputs import Inputs, call, each, parts, repeated, require_finite, size, split
+from helpers.inputs import Inputs, call, each, parts, repeated, require_finite, require_positive, size, split
 from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
@@ -301,7 +301,6 @@ def log(output: Output, logits: Tensor) -> Tensor:
 
 def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs, batch_size: int) -> Tensor:
     """`predict` of each `batch_size` rows of `x` on the model's device; the results as one tensor, on x's."""
-    require_positive("batch_size", batch_size)
     require_finite(x)
     device, home = device_of(model), parts(x)[0].device
     with torch.no_grad():
@@ -312,8 +311,7 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
 
 def first_batch(model: nn.Module, x: Inputs, batch_size: int) -> Inputs:
     """The first examples of `x`, on the device of `model`."""
-    require_positive("batch_size", batch_size)
-    return each(lambda part: part[:batch_size].to(device_of(model)), x)
+    return each(lambda part: part.to(device_of(model)), next(split(x, batch_size)))
 
 
 def full_precision(z: Any) -> Any:
@@ -325,11 +323,6 @@ def full_precision(z: Any) -> Any:
 def device_of(model: nn.Module) -> torch.device:
     """Where the parameters of `model` are; the CPU for a model without parameters."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def require_positive(name: str, count: int) -> None:
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, not {count}")
 
 
 def require_logits(z: Any, output: Output) -> None:

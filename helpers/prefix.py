@@ -198,7 +198,7 @@ def draws(node: fx.Node, network: nn.Module) -> bool:
     """Whether `node` draws gates."""
     if node.op == "call_module":
         return bool(gates.stochastic_layers(network.get_submodule(node.target)))
-    return node.target in functional.DROPOUTS | functional.ATTENTION | functional.GATE_METHODS
+    return node.target in functional.DRAWING
 
 
 def may_be_in_place(node: fx.Node, network: nn.Module) -> bool:

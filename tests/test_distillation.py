@@ -622,34 +622,31 @@ def test_networks_that_work_in_place_leave_the_loader_s_tensors_alone():
     class Shifted(nn.Module):
         def __init__(self):
             super().__init__()
-            self.layers = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+            self.layers = teacher_network()
 
         def forward(self, x):
             x -= 1
             return self.layers(x)
 
-    batches = [torch.zeros(5, 4), torch.zeros(3, 4)]
+    batches = [torch.zeros(5, D), torch.zeros(3, D)]
     distill(Shifted(), DataLoader(batches, batch_size=None), epochs=2, progress=False)
     assert all((batch == 0).all() for batch in batches)
 
 
 def test_a_student_with_nothing_to_train_is_refused():
-    teacher = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
-    student = nn.Sequential(nn.Linear(4, 3)).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter of the Sequential can be trained"):
-        distill(teacher, torch.randn(6, 4), student=student, progress=False)
+        distill(teacher_network(), INPUTS, student=student_network().requires_grad_(False), **SHORT)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("no folder")
     steps = []
-    teacher = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     with pytest.raises(OSError, match="cannot write the checkpoint"):
         distill(
-            teacher,
-            torch.randn(6, 4),
+            teacher_network(),
+            INPUTS,
             perturb=lambda x: steps.append(1) or x,
-            progress=False,
             checkpoint=tmp_path / "file" / "run.pt",
+            **SHORT,
         )
     assert not steps

@@ -256,13 +256,12 @@ def common(run: Run, progress: bool) -> dict:
 
 def ideal_of(run: Run, teacher: nn.Module, x: Tensor, folder: Path) -> Tensor:
     """What stands for the ideal predictor's probabilities [N, K] of `x`, computed once for all runs of a teacher."""
-    masks, weights_of_teacher = MASKS_OF_IDEAL[run.profile], checkpoints.fingerprint(teacher.state_dict().values())
-    path = checkpoint(f"{run.teacher}.ideal-{weights_of_teacher:08x}", folder)  # another teacher has another ideal
-    settings = {"teacher": weights_of_teacher, "masks": masks}
-    if (stored := checkpoints.load(path, settings, x.device)) is None:
-        stored = {"ideal": predictors.monte_carlo(teacher, x, masks, seed=0)}
-        checkpoints.save(path, settings, stored)
-    return stored["ideal"]
+    masks, of_teacher = MASKS_OF_IDEAL[run.profile], checkpoints.fingerprint(teacher.state_dict().values())
+    path = checkpoint(f"{run.teacher}.ideal-{of_teacher:08x}", folder)  # another teacher has another ideal
+    if (state := checkpoints.load(path, {"masks": masks}, x.device)) is None:
+        state = {"ideal": predictors.monte_carlo(teacher, x, masks, seed=0)}
+        checkpoints.save(path, {"masks": masks}, state)
+    return state["ideal"]
 
 
 def averages(teacher: nn.Module, x: Tensor, seed: int) -> Iterator[tuple[int, Tensor]]:

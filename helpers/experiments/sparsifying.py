@@ -35,6 +35,7 @@ from helpers.seeding import seeded
 Score = Callable[[Tensor], dict[str, float]]
 
 STUDENT = {"epochs": 10, "lr": 0.05, "batch_size": 64}  # how students are distilled
+LARGE = 10**6  # parameters, from which on it pays to compile the divergence
 THRESHOLDS = (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)  # of log α; the row has one of its own, and these show what others do
 
 
@@ -104,7 +105,7 @@ def trained(network: nn.Module, run: Run, data: Data, progress: bool, path: Path
     images, labels = (part.to(device) for part in data.train)
     if row.kinds is None:
         return training.train(network, images, labels, lr=row.lr, **common)
-    compile = row.large and shutil.which("c++") is not None
+    compile = networks.parameter_count(network) > LARGE and shutil.which("c++") is not None
     return elbo.maximise(network, images, labels, lr=row.lr, warm_up=run.warm_up, kl=row.kl, compile=compile, **common)
 
 

@@ -66,8 +66,7 @@ class Row:
 
     `kinds` says which layers become variational; with none the network is trained by Algorithm 1. `warm_up` is that of
     `elbo.maximise`. `students` are the widths of plain networks that the trained posterior is distilled into. `test_share`
-    is the part of DIGITS and NOISE-DIGITS that is not trained on, and without meaning where the split is given. `large` is
-    a network for which it pays to compile the divergence.
+    is the part of DIGITS and NOISE-DIGITS that is not trained on, and without meaning where the split is given.
     """
 
     name: str
@@ -83,7 +82,6 @@ class Row:
     students: tuple[tuple[int, ...], ...] = ()
     mirror: bool = False
     test_share: float = 0.2
-    large: bool = False
 
     @property
     def slug(self) -> str:
@@ -132,11 +130,11 @@ LARGE = partial(perceptron, widths=(1000, 1000), leak=0.01)
 TABLE_3 = [
     Row("MNIST FC none", "mnist", LARGE, **PLAIN),
     Row("MNIST FC binary", "mnist", partial(LARGE, p=0.5, p_input=0.2), **PLAIN),
-    Row("MNIST FC variational", "mnist", LARGE, **OLD, large=True),
-    Row("MNIST FC sparse", "mnist", LARGE, KINDS, large=True),
+    Row("MNIST FC variational", "mnist", LARGE, **OLD),
+    Row("MNIST FC sparse", "mnist", LARGE, KINDS),
 ]
 
-CIFAR10 = partial(Row, data="cifar10", epochs=250, warm_up=(10, 100), mirror=True, large=True)
+CIFAR10 = partial(Row, data="cifar10", epochs=250, warm_up=(10, 100), mirror=True)
 RATES = (0.1, 0.25, 0.25, 0.5, 0.5, 0.5)  # those of Srivastava et al. 2014
 ON_CONVOLUTIONS = (*RATES[:4], 0.0, 0.0)
 TABLE_4 = [
