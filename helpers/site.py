@@ -68,6 +68,7 @@ RESULTS = {
     "Table 1, left: standard, Monte Carlo and distilled": records.left,
     "Table 1, right: what the student is distilled on": records.right,
     "Quick with dropout before and after pooling (a tenth of the epochs)": records.placements,
+    "Figure 3: students that are smaller than their teacher": records.sizes,
     "Sparse variational dropout: Table 2 of Molchanov et al.": sparsity.table_2,
     "Sparse variational dropout: Table 2 by the part of the digits that is trained on": sparsity.shares,
     "Sparse variational dropout: errors and weights": sparsity.errors,

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -192,16 +193,28 @@ def test_smaller_students_are_distilled_or_trained_from_labels(folder):
 def test_figure_3_is_read_from_its_records(folder, monkeypatch):
     sizes = {20: (20,), 5: (5,)}
     monkeypatch.setattr(declared, "QUICK", SMALL)
-    monkeypatch.setattr(declared, "WIDTHS", {"figure-3-left": sizes})
+    for module in (declared, records):
+        monkeypatch.setattr(module, "WIDTHS", {"figure-3-left": sizes})
+    monkeypatch.setattr(records, "QUICK", SMALL)
     runs = declared.figure_3("figure-3-left", "short", 2)
     assert len(runs) == 3 * 2 * 2
     monkeypatch.setattr(records, "figure_3", lambda side, profile: declared.figure_3(side, profile, 2))
     assert records.by_size("figure-3-left", "short", folder) == {}
+    assert (records.sizes("short", folder)["distilled: error [%]"] == "not run").all()
     for run in runs:
         run_here(run, folder)
     curves = records.by_size("figure-3-left", "short", folder)
     assert set(curves) == {"distilled", "from labels, with dropout", "from labels, without dropout"}
     assert all({size: len(found) for size, found in curve.items()} == {20: 2, 5: 2} for curve in curves.values())
+    table = records.sizes("short", folder)
+    small, large = curves["distilled"][5], networks.parameter_count(SMALL.network())
+    assert list(table.index) == [("the penultimate layer shrinks", 20), ("the penultimate layer shrinks", 5)]
+    assert table["parameters left [%]"].iloc[-1] == round(100 * (65 * 5 + 6 * 10) / large)
+    mean, spread = (
+        (small[0]["error"] + small[1]["error"]) / 2,
+        abs(small[0]["error"] - small[1]["error"]) / math.sqrt(2),
+    )
+    assert table["distilled: error [%]"].iloc[-1] == f"{mean:.2f} ± {spread:.2f}"
 
 
 def test_a_run_that_diverges_is_recorded_as_such_and_not_counted(folder, monkeypatch):

@@ -49,10 +49,11 @@ CURVES = {"distilled": {8: scores(1.0, 2.0), 4: scores(3.0)}, "from labels, with
 
 
 def test_figure_3_has_parameters_in_per_cent():
-    figure = compression.figure_3({"left": (CURVES, {8: 200, 4: 50})}, standard=1.5)
+    figure = compression.figure_3({"left": (CURVES, {8: 200, 4: 50})}, {"standard": 1.7})
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == [100.0, 25.0]
     assert list(line.get_ydata()) == [1.5, 3.0]
+    assert list(figure.axes[0].lines[-1].get_ydata()) == [1.7, 1.7]
 
 
 def test_the_choice_shows_costs_as_shares_of_the_largest():
@@ -65,7 +66,7 @@ def test_the_choice_shows_costs_as_shares_of_the_largest():
 @pytest.mark.parametrize("figure", ["figure 3", "choice", "pooling"])
 def test_axes_have_labels(figure):
     made = {
-        "figure 3": lambda: compression.figure_3({"left": (CURVES, {8: 200, 4: 50})}),
+        "figure 3": lambda: compression.figure_3({"left": (CURVES, {8: 200, 4: 50})}, {}, "KL to ideal"),
         "choice": lambda: compression.choice(8, {8: {"parameters": 2}, 4: {"parameters": 1}}, CURVES),
         "pooling": lambda: experiments.pooling(0.5, torch.ones(3), {0.5: 1.0}),
     }[figure]()

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from helpers import networks
 from helpers.experiments.declared import (
     KINDS,
     MASKS,
     PLACEMENTS,
+    QUICK,
     TABLE_1,
+    WIDTHS,
     Row,
     Run,
+    declared,
     figure_3,
     placement,
     table_1,
@@ -24,6 +28,8 @@ DATA = ROOT / "data"
 FORMAT = 1
 
 PREDICTORS = ("standard", "Monte Carlo", "distilled")
+WAYS = ("distilled", "from labels, with dropout", "from labels, without dropout")  # to make a small network
+SIDES = {"figure-3-left": "the penultimate layer shrinks", "figure-3-right": "all layers shrink"}
 MEASURES = {"error": ("%", 2), "NLL": ("nats", 4), "ECE": ("%", 2), "KL to ideal": ("nats", 4)}  # unit, digits
 
 
@@ -162,11 +168,13 @@ def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, 
     return {**one_pass, "Monte Carlo": {m: [curve[str(m)] for curve in curves] for m in MASKS}}
 
 
-def provenance(profile: str = "full", folder: Path = DATA):
-    """Which code made the records of Table 1, on what, when, and how long it took, as a pandas table."""
+def provenance(*experiments: str, profile: str = "full", folder: Path = DATA):
+    """Which code made the records of `experiments` (default: Table 1), on what, when, and how long it took, as a pandas
+    table."""
     import pandas as pd
 
-    runs = [run for row in TABLE_1 for run in table_1(row, profile) if record(run, folder).exists()]
+    runs = declared(experiments or [row.slug for row in TABLE_1], profile)
+    runs = [run for run in runs if record(run, folder).exists()]
     found = {run.name: read(record(run, folder)) for run in runs}
     return pd.DataFrame.from_dict(
         {
@@ -192,6 +200,24 @@ def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, 
             size = int(run.variant.rpartition("-")[2])
             curves.setdefault(name, {}).setdefault(size, []).extend(found)
     return curves
+
+
+def sizes(profile: str = "full", folder: Path = DATA):
+    """Fig. 3 as a pandas table: errors of the networks of every size, and the distilled ones' distance to the ideal."""
+    import pandas as pd
+
+    whole, rows = networks.parameter_count(QUICK.network()), {}
+    for side, widths in WIDTHS.items():
+        curves = by_size(side, profile, folder)
+        for size in widths:
+            found = {way: curves.get(way, {}).get(size, []) for way in WAYS}
+            count = networks.parameter_count(QUICK.network(widths=widths[size]))
+            rows[SIDES[side], size] = {
+                "parameters left [%]": round(100 * count / whole),
+                **{f"{way}: error [%]": cell([s["error"] for s in runs]) for way, runs in found.items()},
+                "distilled: KL to ideal [nats]": cell([s["KL to ideal"] for s in found["distilled"]], 4),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def speed(folder: Path = DATA):

@@ -18,7 +18,10 @@ STYLES = {
 Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
 
 
-def curve(axis: Axes, curves: Curves, parameters: Mapping[int, int], measure: str, label: str) -> None:
+LABELS = {"error": "test error [%]", "KL to ideal": "KL to ideal [nats]"}
+
+
+def curve(axis: Axes, curves: Curves, parameters: Mapping[int, int], measure: str) -> None:
     """`measure` against the share of parameters that is left, a line with a band (one standard deviation) for each way
     to make the network: {way: {size: scores of each repetition}}."""
     whole = max(parameters.values())
@@ -30,26 +33,27 @@ def curve(axis: Axes, curves: Curves, parameters: Mapping[int, int], measure: st
         spread = np.array([v.std() if len(v) > 1 else 0.0 for v in values])
         axis.plot(share, mean, color=colour, marker=marker, linestyle=line, label=name)
         axis.fill_between(share, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-    axis.set(xlabel="parameters left [%]", ylabel=label)
+    axis.set(xscale="log", yscale="log", xlabel="parameters left [%]", ylabel=LABELS[measure])
+    plain_numbers(axis)
     axis.grid(alpha=0.25)
 
 
-def figure_3(sides: Mapping[str, tuple[Curves, Mapping[int, int]]], standard: float | None = None) -> Figure:
-    """Fig. 3: test error against the share of parameters that is left.
+def figure_3(
+    sides: Mapping[str, tuple[Curves, Mapping[int, int]]], teacher: Mapping[str, float], measure: str = "error"
+) -> Figure:
+    """Fig. 3: test error, or another measure, against the share of parameters that is left.
 
     Parameters
     ----------
     sides : {title: (curves, {size: parameters})}.
-    standard : error [%] of the teacher's standard prediction, with all parameters.
+    teacher : {predictor: `measure` of its predictions with all parameters}, drawn as lines.
     """
     figure = Figure(figsize=(5 * len(sides), 3.9), layout="tight")
     axes = figure.subplots(1, len(sides), squeeze=False)[0]
     for axis, (title, (curves, parameters)) in zip(axes, sides.items(), strict=True):
-        curve(axis, curves, parameters, "error", "test error [%]")
-        if standard is not None:
-            axis.axhline(standard, color=COLOURS["standard"], linewidth=1.2, label="teacher, standard")
-        axis.set(xscale="log", yscale="log")
-        plain_numbers(axis)
+        curve(axis, curves, parameters, measure)
+        for name, value in teacher.items():
+            axis.axhline(value, color=COLOURS[name], linewidth=1.2, label=f"teacher, {name}")
         axis.set_title(title)
     axes[0].legend(frameon=False)
     return figure
@@ -74,9 +78,7 @@ def choice(size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) 
     left.invert_yaxis()
     left.set_title(f"A student with {size} units per layer")
     parameters = {size: cost["parameters"] for size, cost in costs.items()}
-    curve(right, curves, parameters, "error", "test error [%]")
+    curve(right, curves, parameters, "error")
     right.axvline(100 * parameters[size] / max(parameters.values()), color="0.4", linewidth=1, linestyle=":")
-    right.set(xscale="log", yscale="log")
-    plain_numbers(right)
     right.legend(frameon=False, fontsize=8)
     return figure
