@@ -67,6 +67,7 @@ notebooks/[0-9]*
 RESULTS = {
     "Table 1, left: standard, Monte Carlo and distilled": records.left,
     "Table 1, right: what the student is distilled on": records.right,
+    "LeNet and LeNetAll at ten times the learning rate": records.learning_rates,
     "Quick with dropout before and after pooling (a tenth of the epochs)": records.placements,
     "Figure 3: students that are smaller than their teacher": records.sizes,
     "Sparse variational dropout: Table 2 of Molchanov et al.": sparsity.table_2,

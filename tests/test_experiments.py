@@ -87,6 +87,15 @@ def test_the_placements_have_teachers_of_their_own():
         assert (names.index("Dropout") < names.index("MaxPool2d")) == ("before" in run.row.name)
 
 
+def test_the_trial_of_learning_rates_changes_nothing_else():
+    runs = EXPERIMENTS["learning-rate"]("full", 1)
+    slow = {row.slug: row for row in ROWS if row.data == "mnist"}
+    assert [run.row.slug for run in runs] == [f"{slug}-at-10-times-the-rate" for slug in slow]
+    for run, row in zip(runs, slow.values(), strict=True):
+        assert run.row.lr == {0: 0.01, 20: 0.001} and row.lr == {0: 0.001, 20: 0.0001}
+        assert replace(run.row, name=row.name, lr=row.lr) == row
+
+
 def test_no_two_runs_have_one_name():
     runs = [run for experiment in EXPERIMENTS.values() for run in experiment("full")]
     by_name = {run.name: run for run in runs}

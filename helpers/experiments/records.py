@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from helpers import networks
 from helpers.experiments.declared import (
+    FASTER,
     KINDS,
     MASKS,
     PLACEMENTS,
@@ -19,6 +20,7 @@ from helpers.experiments.declared import (
     Run,
     declared,
     figure_3,
+    learning_rate,
     placement,
     table_1,
 )
@@ -155,6 +157,20 @@ def placements(profile: str = "short", folder: Path = DATA):
         for predictor in PREDICTORS:
             rows["before pooling" if before else "after pooling", p, predictor] = cells(runs, predictor, folder)
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def learning_rates(profile: str = "full", folder: Path = DATA):
+    """The MNIST rows of Table 1 at the paper's learning rate and at ten times as much, as a pandas table."""
+    import pandas as pd
+
+    rows = {}
+    for row in (row for row in TABLE_1 if row.name in FASTER):
+        faster = [run for run in learning_rate(profile) if run.row == FASTER[row.name]]
+        for runs in (table_1(row, profile), faster):
+            for predictor in PREDICTORS:
+                paper = {"paper: error [%]": published("table 1 left", row.name, predictor)}
+                rows[row.name, runs[0].row.lr[0], predictor] = {**paper, **cells(runs, predictor, folder)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["row", "learning rate", "predictor"])
 
 
 def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:

@@ -133,7 +133,7 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
         student = small_network(run, data, device, progress, folder)
     else:
         student = distilled(run, teacher, data, device, progress, folder)
-    if run.repetition == 1 and run.S == "perturbed" and run.experiment != "placement" and not run.labels:
+    if run.experiment == "table-1" and run.repetition == 1 and run.S == "perturbed":
         keep(run, teacher, student, folder)
 
     x, labels = data.inputs(data.test.images), data.test.labels
