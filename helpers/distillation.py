@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from helpers import bregman, checkpoints, functional, gates
 from helpers.batches import unlabelled
-from helpers.inputs import Inputs, call, each
+from helpers.inputs import Inputs, call, each, require_positive
 from helpers.predictors import (
     Output,
     device_of,
@@ -18,7 +18,6 @@ from helpers.predictors import (
     full_precision,
     require_draws,
     require_logits,
-    require_positive,
     softmax,
 )
 from helpers.seeding import seeded

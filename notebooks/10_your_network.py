@@ -215,13 +215,14 @@ print("by a factor of two at least:", kl["distilled"] < kl["standard"] / 2)
 
 # %%
 error, nll = table["error [%]"], table["NLL [nats]"]
-display(Markdown(
-    f"By error ({error['standard']:.1f} % for the usual prediction, {error['Monte Carlo']:.1f} % for 100 masks) the ensemble "
-    f"is {'better' if error['Monte Carlo'] < error['standard'] else 'not better'} here, by likelihood "
-    f"({nll['standard']:.3f} and {nll['Monte Carlo']:.3f} nats) "
-    f"{'better' if nll['Monte Carlo'] < nll['standard'] else 'not'}. On 1,000 digits the difference of two errors "
-    "is uncertain by about half a percentage point."
-))
+verdict = {
+    f"test error ({error['standard']:.1f} % for the usual prediction, {error['Monte Carlo']:.1f} % for 100 masks)": error,
+    f"likelihood ({nll['standard']:.3f} and {nll['Monte Carlo']:.3f} nats)": nll,
+}
+for measure, values in verdict.items():
+    better = values["Monte Carlo"] < values["standard"]
+    display(Markdown(f"By {measure} the ensemble is {'better' if better else 'not better'} here."))
+display(Markdown("On 1,000 digits the difference of two errors is uncertain by about half a percentage point."))
 
 # %% [markdown]
 # A network that has been trained for a short time with much dropout has an ensemble that is too modest: it is right more
