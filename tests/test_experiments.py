@@ -96,6 +96,14 @@ def test_the_trial_of_learning_rates_changes_nothing_else():
         assert replace(run.row, name=row.name, lr=row.lr) == row
 
 
+def test_the_trials_of_a_fresh_start_share_the_teacher_and_the_size():
+    runs = EXPERIMENTS["fresh-start"]("full", 1)
+    (paper,) = [run for run in EXPERIMENTS["figure-3-left"]("full", 1) if run.variant == "distilled-56"]
+    assert {run.teacher for run in runs} == {paper.teacher} and {run.widths for run in runs} == {paper.widths}
+    tried = {(run.S, run.row.distillation_lr[0], run.row.distillation_lr[20]) for run in (paper, *runs)}
+    assert tried == {(S, *lr) for S in ("perturbed", "train") for lr in ((0.005, 0.0005), (0.05, 0.005))}
+
+
 def test_no_two_runs_have_one_name():
     runs = [run for experiment in EXPERIMENTS.values() for run in experiment("full")]
     by_name = {run.name: run for run in runs}

@@ -58,7 +58,7 @@ def test_figure_3_has_parameters_in_per_cent():
 
 def test_the_choice_shows_costs_as_shares_of_the_largest():
     costs = {8: {"parameters": 200, "time": 10.0}, 4: {"parameters": 50, "time": 5.0}}
-    figure = compression.choice(4, costs, CURVES)
+    figure = compression.choice("four units", 4, costs, CURVES)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [25.0, 50.0]
     assert "5.00 µs" in [text.get_text() for text in figure.axes[0].texts]
 
@@ -67,7 +67,7 @@ def test_the_choice_shows_costs_as_shares_of_the_largest():
 def test_axes_have_labels(figure):
     made = {
         "figure 3": lambda: compression.figure_3({"left": (CURVES, {8: 200, 4: 50})}, {}, "KL to ideal"),
-        "choice": lambda: compression.choice(8, {8: {"parameters": 2}, 4: {"parameters": 1}}, CURVES),
+        "choice": lambda: compression.choice("all units", 8, {8: {"parameters": 2}, 4: {"parameters": 1}}, CURVES),
         "pooling": lambda: experiments.pooling(0.5, torch.ones(3), {0.5: 1.0}),
     }[figure]()
     made.canvas.draw()

@@ -98,6 +98,24 @@ WIDTHS = {
 }
 
 
+class LargerSteps(Row):
+    """Its students are distilled at the rates of their teacher's training."""
+
+    @property
+    def distillation_lr(self) -> dict[int, float]:
+        """20 epochs at the baseline's first rate, then 10 at its last."""
+        return {0: self.lr[0], 20: self.lr[max(self.lr)]}
+
+
+# What may keep a student from its teacher if its last two layers start afresh: small steps, or images that are not those
+# of the test. {trial: (row, kind of S)}.
+FRESH_STARTS = {
+    "larger-steps": (LargerSteps(**vars(QUICK)), "perturbed"),
+    "train": (QUICK, "train"),
+    "larger-steps-train": (LargerSteps(**vars(QUICK)), "train"),
+}
+
+
 @dataclass(frozen=True)
 class Run:
     """One record to be.
@@ -160,6 +178,16 @@ def figure_3(side: str, profile: str, repetitions: int = REPETITIONS) -> list[Ru
     ]
 
 
+def fresh_start(profile: str, repetitions: int = REPETITIONS) -> list[Run]:
+    """The student of Fig. 3, left, that has lost the fewest units, distilled in other ways than the paper's."""
+    widths = WIDTHS["figure-3-left"][56]
+    return [
+        Run("figure-3-left", row, f"{trial}-56", i + 1, profile, S=S, widths=widths)
+        for trial, (row, S) in FRESH_STARTS.items()
+        for i in range(repetitions)
+    ]
+
+
 def placement(profile: str, repetitions: int = REPETITIONS) -> list[Run]:
     """Quick with dropout before and after pooling, at two rates. Each repetition has a teacher of its own."""
     return [
@@ -181,6 +209,7 @@ EXPERIMENTS = {
     "figure-2": partial(table_1, QUICK),  # the errors at every m are in the records of Table 1
     "figure-3-left": partial(figure_3, "figure-3-left"),
     "figure-3-right": partial(figure_3, "figure-3-right"),
+    "fresh-start": fresh_start,
     "placement": placement,
     "learning-rate": learning_rate,
     **variational.EXPERIMENTS,

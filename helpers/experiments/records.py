@@ -20,6 +20,7 @@ from helpers.experiments.declared import (
     Run,
     declared,
     figure_3,
+    fresh_start,
     learning_rate,
     placement,
     table_1,
@@ -233,6 +234,18 @@ def sizes(profile: str = "full", folder: Path = DATA):
                 **{f"{way}: error [%]": cell([s["error"] for s in runs]) for way, runs in found.items()},
                 "distilled: KL to ideal [nats]": cell([s["KL to ideal"] for s in found["distilled"]], 4),
             }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def fresh_starts(profile: str = "full", folder: Path = DATA):
+    """The student of Fig. 3 with 56 of 64 units in its penultimate layer, distilled in several ways, as a pandas table."""
+    import pandas as pd
+
+    rows = {}
+    for run in [run for run in figure_3("figure-3-left", profile, 1) if run.variant == "distilled-56"] + fresh_start(
+        profile, 1
+    ):
+        rows[f"from a rate of {run.row.distillation_lr[0]}", run.S] = cells([run], "distilled", folder)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

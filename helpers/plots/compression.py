@@ -59,11 +59,12 @@ def figure_3(
     return figure
 
 
-def choice(size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) -> Figure:
+def choice(title: str, size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) -> Figure:
     """What a student of one size costs, in % of the largest, and what it gets wrong.
 
     Parameters
     ----------
+    title : says which student it is.
     size : the one that is chosen.
     costs : {size: {"parameters", "multiply-adds", "time": value}}.
     curves : {way to make the network: {size: scores of each repetition}}.
@@ -76,7 +77,7 @@ def choice(size: int, costs: Mapping[int, Mapping[str, float]], curves: Curves) 
     left.bar_label(bars, [formats[name].format(value) for name, value in chosen.items()], padding=4)
     left.set(xlim=(0, 130), xlabel="of the teacher's [%]", ylabel="cost of one image")
     left.invert_yaxis()
-    left.set_title(f"A student with {size} units per layer")
+    left.set_title(title)
     parameters = {size: cost["parameters"] for size, cost in costs.items()}
     curve(right, curves, parameters, "error")
     right.axvline(100 * parameters[size] / max(parameters.values()), color="0.4", linewidth=1, linestyle=":")
