@@ -38,6 +38,12 @@ def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
     }
 
 
+def standard_error(error: float, n: int) -> float:
+    """How far an error [%] that was measured on `n` examples moves by the choice of these examples, in percentage points."""
+    share = error / 100
+    return 100 * (share * (1 - share) / n) ** 0.5
+
+
 def table(predictions: Mapping[str, Tensor], passes: Mapping[str, int], labels: Tensor, ideal: Tensor):
     """A pandas table: a row per predictor, with its cost in passes through the network and its `scores`.
 

@@ -214,8 +214,8 @@ plots.summary(distance, predictions, y_test)
 #
 # How fast does Monte Carlo settle? Move the slider and watch the blue average, for the digit that the ensemble
 # quarrels about. Standard and distilled do not move: they are one pass, whatever $m$ is. The black line is the mean
-# of all 500 masks, so that the blue one must end on it. The grey band says where the average of $m$ masks ends up in
-# 95 of 100 cases.
+# of all 500 masks, so that the blue one must end on it. The grey band says where the average of $m$ fresh masks
+# would end up in about 95 of 100 cases, once $m$ is more than a few.
 
 # %%
 lines = {"standard": q_standard[hard], "distilled": q_distilled[hard], "ideal": gated.mean(0)}

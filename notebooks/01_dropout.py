@@ -332,7 +332,7 @@ checks.regression(my_dropout_regression)
 
 # %% [markdown]
 # Training with sampled masks gets there without knowing any of this. And the weighting matters. If the features
-# are not correlated, each weight shrinks to the *same share* $1-p$ of its least-squares value, whatever the
+# are orthogonal ($X^\top X$ diagonal: not correlated, and of mean zero), each weight shrinks to the *same share* $1-p$ of its least-squares value, whatever the
 # units in which its feature is measured. Ordinary L2, with one coefficient for all (here the mean of the four),
 # shrinks the weights of large features less and crushes those of small ones.
 
@@ -375,9 +375,9 @@ look_at(50)
 uneven = paths["ordinary L2"][5] / paths["ordinary L2"][0]
 distance = (paths["sampled"] - paths["dropout"]).abs() / paths["dropout"][0]
 print("sampled training is within 5 % of least squares from the closed form:", bool((distance < 0.05).all()))
-Q = torch.linalg.qr(X).Q * scales  # features that are exactly uncorrelated
+Q = torch.linalg.qr(X).Q * scales  # features that are exactly orthogonal
 even = dropout_regression(Q, y, 0.3) / dropout_regression(Q, y, 0.0)
-print("without correlation each weight keeps a share 1 - p:", torch.allclose(even, torch.full_like(even, 0.7)))
+print("with orthogonal features each weight keeps a share 1 - p:", torch.allclose(even, torch.full_like(even, 0.7)))
 print("ordinary L2 shrinks the smallest feature most:", int(uneven.argmin()) == 0)
 
 # %% [markdown]
@@ -516,7 +516,7 @@ plots.features({name: units.reshape(256, 28, 28) for name, units in drawn.items(
 # %% [markdown]
 # Without dropout most units look like noise: only their sum means something. They are *co-adapted*. With
 # dropout they are pieces of pen strokes and of digits. To put a number on it, drop a share of the units at test
-# time and look at what is left of the reconstruction of unseen digits.
+# time (the others are scaled up, as in training) and look at what is left of the reconstruction of unseen digits.
 
 # %%
 def broken(model, share):

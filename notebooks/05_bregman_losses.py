@@ -128,12 +128,12 @@ gap("-log y", 0.3)
 # | name in `bregman` | $\varphi(y)$ | domain of $y$ | $\ell(y, \hat y)$ |
 # |---|---|---|---|
 # | `squared_euclidean` | $\lVert y\rVert^2$ | all $y$ | $\lVert y - \hat y\rVert^2$ |
-# | `mahalanobis(A)` | $y^\top A\, y$ | all $y$ | $(y - \hat y)^\top A\,(y - \hat y)$ |
+# | `mahalanobis(A)`, $A$ symmetric and positive definite | $y^\top A\, y$ | all $y$ | $(y - \hat y)^\top A\,(y - \hat y)$ |
 # | `kl` | $\sum y \log y$ | $y \ge 0$ | $\sum y \log\frac{y}{\hat y} - y + \hat y$ |
 # | `logistic` | $\sum y \log y + (1-y)\log(1-y)$ | $0 \le y \le 1$ | $\sum y\log\frac{y}{\hat y} + (1-y)\log\frac{1-y}{1-\hat y}$ |
 # | `itakura_saito` | $-\sum \log y$ | $y > 0$ | $\sum \frac{y}{\hat y} - \log\frac{y}{\hat y} - 1$ |
 # | `exponential` | $\sum e^{y}$ | all $y$ | $\sum e^{y} - e^{\hat y}(1 + y - \hat y)$ |
-# | `p_norm(p)` | $\frac12 \lVert y\rVert_p^2$ | all $y$ | as the definition says |
+# | `p_norm(p)`, $1 < p < \infty$ | $\frac12 \lVert y\rVert_p^2$ | all $y$ | as the definition says |
 #
 # For distributions the last two terms of `kl` cancel, and it is the Kullback–Leibler divergence that we know.
 # A few of them for $y = (0.7, 0.2, 0.1)$ and $\hat y = (0.4, 0.4, 0.2)$:

@@ -143,15 +143,15 @@ print("a dozen lines come at least four times closer:", distance["a dozen lines"
 print("so does distill:", distance["distill"] < distance["standard"] / 4)
 
 # %% [markdown]
-# **Exercise 1. The loss of a step.** Write the line in the middle of Algorithm 2: the loss for a batch x, with
-# one random mask for each example, through which no gradient reaches the teacher.
+# **Exercise 1. A step with several masks.** Algorithm 2 gives each example one mask. Write the loss of a step that gives
+# each of them m: the loss of the *average* of m gated predictions, through which no gradient reaches the teacher.
 
 # %%
-def my_distillation_loss(teacher, student, x):
-    """Mean over the batch of KL(f ‖ q), a scalar."""
+def my_distillation_loss(teacher, student, x, m):
+    """Mean over the batch x [N, D] of KL(average of m gated predictions ‖ q), a scalar."""
     ### BEGIN SOLUTION
     with gates.sampling(teacher), torch.no_grad():
-        f = teacher(x).softmax(-1)
+        f = torch.stack([teacher(x).softmax(-1) for _ in range(m)]).mean(0)
     return bregman.kl(f, student(x).softmax(-1)).mean()
     ### END SOLUTION
 
@@ -271,16 +271,18 @@ for name, mean in distances.idxmin(axis=1).items():
 # %% [markdown]
 # KL and squared error are Bregman divergences, and end at the mean. Reverse KL is not of that form in its first
 # argument: the logarithm is on the teacher's side, so it averages *log*-probabilities, which is the geometric
-# mean. L1 averages nothing; each member pulls with the same force, and the balance is the median. Both are too
-# sure of themselves, as standard dropout is.
+# mean. L1 averages nothing; each member pulls with the same force, and the balance is the median. Where most members lean
+# to one side, both are surer than the mean (the figure below shows it for one digit).
 #
 # ### More masks in a step
 #
-# `samples=m` averages m masks *before* the loss is taken. A Bregman loss keeps its minimiser. The others do
-# not: the more masks are averaged, the less the members differ, and with many the teacher is the mean itself.
-# Every loss that is least where its arguments are equal leads there. So averaging cures such a loss of not being Bregman
-# (reverse KL and L1 here; not the focal loss and the hinge of notebook 05), at the price of more passes. The figure shows $J'$ for one digit, exactly the function of q that Algorithm 2 goes down, and its minimum
-# (triangles) for each loss.
+# `samples=m` averages m masks *before* the loss is taken. A loss that is affine in the teacher's prediction
+# (Theorem 1, ii) keeps its minimiser, be it the right one (a Bregman divergence) or a wrong one (the focal loss and the
+# hinge of notebook 05). The others do not: the more masks are averaged, the less the members differ, and with many the
+# teacher is the mean itself. Every loss that is least where its arguments are equal leads there. So averaging cures
+# reverse KL and L1 of not being Bregman, at the price of more passes. The figure shows $J'$ for one digit, the function of
+# q that Algorithm 2 goes down (exact for one mask, the mean of 4,096 random draws for more), and its minimum (triangles)
+# for each loss.
 
 # %%
 one = members[:, 0]  # [M, K] for the digit whose means lie furthest apart
@@ -442,9 +444,8 @@ for m in counts:
 def gradient_variance(m, x, draws=40):
     """Variance over masks of the gradient of a step with m masks, at the start, summed over all weights."""
     student, gradients = gates.remove(copy.deepcopy(big)), []
-    for _ in range(draws):
-        with gates.sampling(big), torch.no_grad():
-            y = sum(big(x).softmax(-1) for _ in range(m)) / m
+    for draw in range(draws):
+        y = predictors.monte_carlo(big, x, m, seed=draw)
         loss = bregman.kl(y, student(x).softmax(-1)).mean()
         gradient = torch.autograd.grad(loss, list(student.parameters()))
         gradients.append(torch.cat([part.flatten() for part in gradient]))

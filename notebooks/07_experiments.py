@@ -49,7 +49,7 @@ from IPython.display import Markdown, display
 from safetensors.torch import load_file
 from torch import nn
 
-from helpers import datasets, gates, networks, predictors, widgets
+from helpers import datasets, evaluation, gates, networks, predictors, widgets
 from helpers.checks import experiments as checks
 from helpers.experiments import declared, records
 from helpers.experiments.running import perform
@@ -270,7 +270,8 @@ pd.DataFrame.from_dict(worth, orient="index")
 # Of the networks on CIFAR-10 *Quick* has the largest gap between weight scaling and Monte Carlo in the paper. But
 # the paper says neither at which rate Quick drops its units nor on which side of the pooling, and the gap depends on
 # both. So this is declared as an experiment too: two places, two rates, a tenth of the epochs, each repetition with a
-# teacher of its own.
+# teacher of its own. (Here 100 masks stand for the ideal, so that the row of Monte Carlo says more about this yardstick
+# than about Monte Carlo.)
 
 # %%
 records.placements()
@@ -302,7 +303,7 @@ for p in (0.25, 0.5):
 # %% [markdown]
 # The rate decides how *far* weight scaling is from the ideal: at one half it is as far on either side of the pooling. The
 # place decides what that costs in *error*. Where pooled units are dropped, members disagree with each other, and their
-# average is merely less sure than a single pass. Where units are dropped before they are pooled, a part of the distance is
+# average is above all less sure than a single pass. Where units are dropped before they are pooled, a part of the distance is
 # a shift of what the next layer sees, which goes in the same direction for every image, though further for some than for
 # others; the average does not have it, and a single pass decides differently. (There is one teacher for each cell. An error
 # on 10,000 images has a standard error of 0.4 points: the gaps at a rate of one half tell the two places apart, those at a
@@ -421,7 +422,7 @@ lines = []
 for name, predictor, published, ours in cells:
     if predictor == "distilled":
         kl = {p: sum(values) / len(values) for p, values in distances[name].items()}
-        noise = 100 * (ours / 100 * (1 - ours / 100) / 10_000) ** 0.5
+        noise = evaluation.standard_error(ours, 10_000)
         lines.append(
             f"- *{name}*: distilled {ours:.2f} % here (± {noise:.2f} by chance of the test set), {published:.2f} % "
             f"in the paper. The student's distance to the ideal is {kl['distilled']:.4f} nats, that of weight "

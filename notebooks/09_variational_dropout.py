@@ -91,7 +91,8 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # ## The divergence (Fig. 1)
 #
 # The expectation has no elementary form. Kingma, Salimans and Welling (2015) fitted a cubic in $\alpha$ for
-# $\alpha \le 1$, or left the expectation out, which gives a bound. Molchanov, Ashukha and Vetrov fit all
+# $\alpha \le 1$, or left the expectation out, which gives a bound for
+# $\log\alpha$ up to about 0.8. Molchanov, Ashukha and Vetrov fit all
 # $\alpha$ (equation 14, here with $C = -k_1$, so that the divergence vanishes for $\alpha\to\infty$):
 #
 # $$-\mathrm{KL}(\alpha) \approx k_1\,\mathrm{sigmoid}(k_2 + k_3 \log\alpha) - \tfrac12\log(1 + \alpha^{-1}) - k_1,$$
@@ -285,7 +286,8 @@ print("and α θ² falls a hundredfold:", all(95 < before / after < 105 for befo
 #
 # ## Logistic regression that knows which pixels matter (Fig. 2, Table 2)
 #
-# NOISE-DIGITS puts an image of pure noise beside each digit, of the same mean and variance. A network with
+# NOISE-DIGITS puts an image of pure noise beside each digit: Gaussian, with the mean and variance of the digits'
+# pixels, and then cut to the range of a pixel, which leaves two thirds of the variance. A network with
 # no hidden layer has 128 × 10 weights, and half of them are useless. `variational.variational` replaces
 # every linear or convolutional layer by one with $\theta$ and $\log\sigma^2$; `elbo.maximise` raises the
 # bound with Adam.
@@ -319,7 +321,7 @@ print("without them at least 99 % of the answers are the same:", bool(same.doubl
 
 # %% [markdown]
 # *Fig. 2.* Black is a weight that is removed ($\log\alpha \ge 5$, $p \ge 0.99$): the right half, the noise,
-# goes black, and so do the corners, in which no digit has ink.
+# goes black, and so do the corners, in which few digits have ink.
 #
 # The usual way to such a model is logistic regression with an L1 penalty, whose strength is chosen by
 # cross-validation; scikit-learn has it. On this split:
@@ -463,8 +465,8 @@ draw(3.0)
 # The histogram explains why the *error* hardly depends on the threshold near 3: nearly all weights lie at the far
 # right, a small heap that the data defends lies around -4, and what is between them carries little. (The number of
 # weights does depend on it, as what lies between is thinly spread. The bars at -8 and 8 are what lies beyond: the package
-# clips $\log\alpha$ there.) Only where the threshold cuts into that heap does
-# the error rise. Stored as rows of columns and values the file shrinks,
+# clips $\log\alpha$ there.) Below 3 the error creeps up, and where the threshold cuts into that heap
+# it jumps. Stored as rows of columns and values the file shrinks,
 # though not by as much as the number of weights does, because each number that remains needs its place
 # written beside it. It loads back into a plain network:
 

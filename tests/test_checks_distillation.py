@@ -9,56 +9,61 @@ from helpers.checks import Unsolved
 from helpers.checks import distillation as checks
 
 
-def gated(teacher, x):
+def gated(teacher, x, m):
     with gates.sampling(teacher), torch.no_grad():
-        return teacher(x).softmax(-1)
+        return sum(teacher(x).softmax(-1) for _ in range(m)) / m
 
 
-def by_package(teacher, student, x):
-    return bregman.kl(gated(teacher, x), student(x).softmax(-1)).mean()
+def by_package(teacher, student, x, m):
+    return bregman.kl(gated(teacher, x, m), student(x).softmax(-1)).mean()
 
 
-def by_logits(teacher, student, x):
-    return bregman.kl.with_logits(gated(teacher, x), student(x)).mean()
+def by_monte_carlo(teacher, student, x, m):
+    return bregman.kl(predictors.monte_carlo(teacher, x, m), student(x).softmax(-1)).mean()
 
 
-def by_torch(teacher, student, x):
-    return nn.functional.kl_div(student(x).log_softmax(-1), gated(teacher, x), reduction="batchmean")
+def by_logits(teacher, student, x, m):
+    return bregman.kl.with_logits(gated(teacher, x, m), student(x)).mean()
 
 
-def gradient_into_teacher(teacher, student, x):
-    with gates.sampling(teacher):
-        f = teacher(x).softmax(-1)
+def by_torch(teacher, student, x, m):
+    return nn.functional.kl_div(student(x).log_softmax(-1), gated(teacher, x, m), reduction="batchmean")
+
+
+def in_one_pass(teacher, student, x, m):
+    with gates.sampling(teacher), torch.no_grad():
+        f = teacher(x.repeat(m, 1)).softmax(-1).unflatten(0, (m, len(x))).mean(0)
     return bregman.kl(f, student(x).softmax(-1)).mean()
 
 
-def no_gradient_at_all(teacher, student, x):
+def gradient_into_teacher(teacher, student, x, m):
+    with gates.sampling(teacher):
+        f = sum(teacher(x).softmax(-1) for _ in range(m)) / m
+    return bregman.kl(f, student(x).softmax(-1)).mean()
+
+
+def no_gradient_at_all(*arguments):
     with torch.no_grad():
-        return by_package(teacher, student, x)
+        return by_package(*arguments)
 
 
-def left_in_training_mode(teacher, student, x):
+def left_in_training_mode(teacher, student, x, m):
     teacher.train()
     with torch.no_grad():
-        f = teacher(x).softmax(-1)
+        f = sum(teacher(x).softmax(-1) for _ in range(m)) / m
     return bregman.kl(f, student(x).softmax(-1)).mean()
 
 
-def standard_teacher(teacher, student, x):
+def standard_teacher(teacher, student, x, m):
     return bregman.kl(predictors.standard(teacher, x), student(x).softmax(-1)).mean()
 
 
-def averaged_teacher(teacher, student, x):
-    f = sum(gated(teacher, x) for _ in range(50)) / 50
-    return bregman.kl(f, student(x).softmax(-1)).mean()
-
-
-def unasked_teacher(teacher, student, x):
+def unasked_teacher(teacher, student, x, m):
     q = student(x).softmax(-1)
     return bregman.kl(q.detach(), q).mean()
 
 
-@pytest.mark.parametrize("answer", [by_package, by_logits, by_torch])
+@pytest.mark.parametrize("answer", [by_package, by_monte_carlo, by_logits, by_torch, in_one_pass])
 @pytest.mark.parametrize("seed", range(5))
 def test_distillation_loss_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
@@ -69,20 +74,23 @@ def test_distillation_loss_accepts_right_answers(answer, seed, capsys):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda teacher, student, x: None, "returns nothing yet"),
-        (lambda teacher, student, x: ..., "returns nothing yet"),
-        (lambda teacher, student, x: bregman.kl(gated(teacher, x), student(x).softmax(-1)), "mean over the batch"),
-        (lambda teacher, student, x: by_package(teacher, student, x) * torch.nan, "NaN"),
+        (lambda *arguments: None, "returns nothing yet"),
+        (lambda *arguments: ..., "returns nothing yet"),
+        (lambda t, s, x, m: bregman.kl(gated(t, x, m), s(x).softmax(-1)), "mean over the batch"),
+        (lambda *arguments: by_package(*arguments) * torch.nan, "NaN"),
         (no_gradient_at_all, "no gradient can reach the student"),
         (gradient_into_teacher, "back into the teacher"),
         (left_in_training_mode, "left in training mode"),
         (unasked_teacher, "not asked"),
         (standard_teacher, "dropped nothing"),
-        (averaged_teacher, "averaged over masks"),
-        (lambda teacher, student, x: bregman.kl(student(x).softmax(-1), gated(teacher, x)).mean(), "first argument"),
-        (lambda teacher, student, x: -(gated(teacher, x) * student(x).log_softmax(-1)).sum(-1).mean(), "cross-entropy"),
-        (lambda teacher, student, x: by_package(teacher, student, x) * len(x), "sum over the batch"),
-        (lambda teacher, student, x: by_package(teacher, student, x) / 3, "over examples and classes"),
+        (lambda t, s, x, m: by_package(t, s, x, 50), "very many masks"),
+        (lambda t, s, x, m: by_package(t, s, x, 1), "with one mask"),
+        (lambda t, s, x, m: sum(by_package(t, s, x, 1) for _ in range(m)) / m, "average the m predictions first"),
+        (lambda t, s, x, m: bregman.kl(m * gated(t, x, m), s(x).softmax(-1)).mean(), "divide by m"),
+        (lambda t, s, x, m: bregman.kl(s(x).softmax(-1), gated(t, x, m)).mean(), "first argument"),
+        (lambda t, s, x, m: -(gated(t, x, m) * s(x).log_softmax(-1)).sum(-1).mean(), "cross-entropy"),
+        (lambda t, s, x, m: by_package(t, s, x, m) * len(x), "sum over the batch"),
+        (lambda t, s, x, m: by_package(t, s, x, m) / 3, "over examples and classes"),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))

@@ -100,6 +100,13 @@ def test_standard_error_says_what_is_wrong(answer, message, seed):
         checks.standard_error(answer)
 
 
+def test_a_standard_error_of_one_is_not_taken_for_its_square(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor(0.3))  # an error of 10 %
+    monkeypatch.setattr(torch, "randint", lambda *_: torch.tensor(900))
+    checks.standard_error(right)
+    assert "Correct" in capsys.readouterr().out
+
+
 def test_standard_error_blames_the_percentage_for_no_other_error():
     with pytest.raises(ValueError, match="could not convert"):
         checks.standard_error(lambda e, n: float("e"))

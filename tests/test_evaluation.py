@@ -53,3 +53,8 @@ def test_a_probability_that_rounding_puts_above_one_is_no_logit():
     assert above.max() > 1
     labels = torch.tensor([0, 0])
     assert evaluation.scores(above, labels, q)["ECE"] == pytest.approx(evaluation.scores(q, labels, q)["ECE"])
+
+
+def test_the_standard_error_is_that_of_a_mean_of_zeros_and_ones():
+    wrong = np.repeat([100.0, 0.0], [37, 363])  # of 400 images
+    assert evaluation.standard_error(wrong.mean(), 400) == pytest.approx(wrong.std() / np.sqrt(400))

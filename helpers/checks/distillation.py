@@ -10,18 +10,19 @@ from helpers import bregman, gates, predictors
 from helpers.checks import call, exercise, require
 from helpers.checks.tour import small_network
 
-COPIES = 300  # of each example, each of which meets a mask of its own
+COPIES = 300  # of each example, each of which meets masks of its own
+MASKS = 2  # m, so that all pairs of masks can be listed
 
 
 @exercise
-def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor], Tensor]) -> None:
-    """Check ``function(teacher, student, x)``: the loss of one step of Algorithm 2, a scalar."""
+def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor, int], Tensor]) -> None:
+    """Check ``function(teacher, student, x, m)``: the loss of one step of Algorithm 2 with m masks for each example."""
     teacher, student, x, means = case()
     batch = x.repeat(COPIES, 1)
     seen = []
     watch = teacher.register_forward_hook(lambda *_: seen.append(None))
     try:
-        answer = function(teacher, student, batch)
+        answer = function(teacher, student, batch, MASKS)
     finally:
         watch.remove()
     loss = call(lambda: answer)
@@ -47,7 +48,9 @@ def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor], Tensor]
     nearest = min(means, key=lambda name: abs(means[name] - loss.item()))
     messages = {
         "standard": "the teacher dropped nothing: run it inside `with gates.sampling(teacher):`.",
-        "ideal": "the teacher is averaged over masks before the loss; Algorithm 2 needs one mask for each example.",
+        "ideal": "this is the loss with very many masks; average m of them for each example.",
+        "one mask": "this is the loss with one mask: average the m predictions first, and take the loss of the average.",
+        "undivided": "the m predictions were added up; divide by m.",
         "reversed": "this is KL(q ‖ f): the teacher's prediction is the first argument.",
         "cross-entropy": "this is the cross-entropy; it has the right gradient, but KL has the entropy of f taken off.",
         "sum": "this is the sum over the batch; take the mean.",
@@ -55,8 +58,8 @@ def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor], Tensor]
     }
     require(nearest == "right", messages.get(nearest, ""))
     error = abs(loss.item() / means["right"] - 1)
-    require(error < 0.1, f"the loss is {loss:.3f}; over all 2^6 masks its mean is {means['right']:.3f}.")
-    print("Correct: the mean of your loss over masks is the J' of Algorithm 2.")
+    require(error < 0.1, f"the loss is {loss:.3f}; over all pairs of 2^6 masks its mean is {means['right']:.3f}.")
+    print("Correct: the mean of your loss over masks is the J' of Algorithm 2 with m masks in a step.")
 
 
 def case() -> tuple[nn.Module, nn.Module, Tensor, dict[str, float]]:
@@ -66,12 +69,15 @@ def case() -> tuple[nn.Module, nn.Module, Tensor, dict[str, float]]:
         x = torch.randn(32, 4)
         teacher, student = small_network(x), nn.Linear(4, 3)
         with torch.no_grad():
-            q, f = student(x).softmax(-1), every_prediction(teacher, x)
+            q, members = student(x).softmax(-1), every_prediction(teacher, x)
+            f = (members[:, None] + members).flatten(0, 1) / MASKS  # of every pair of masks
             right = bregman.kl(f, q).mean().item()
             means = {
                 "right": right,
                 "standard": bregman.kl(predictors.standard(teacher, x), q).mean().item(),
-                "ideal": bregman.kl(f.mean(0), q).mean().item(),
+                "ideal": bregman.kl(members.mean(0), q).mean().item(),
+                "one mask": bregman.kl(members, q).mean().item(),
+                "undivided": bregman.kl(MASKS * f, q).mean().item(),
                 "reversed": bregman.kl(q.expand_as(f), f.clamp(1e-9)).mean().item(),
                 "cross-entropy": -(f * q.log()).sum(-1).mean().item(),
                 "sum": right * len(x) * COPIES,

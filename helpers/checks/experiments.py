@@ -70,7 +70,10 @@ def standard_error(function: Callable[[float, int], float]) -> None:
         return math.isclose(answer, other, rel_tol=1e-3)
 
     require(not is_near(truth / 100), "this is a share; the answer is asked for in %, like the error.")
-    require(not is_near(truth**2) and not is_near(truth**2 / 1e4), "this is the variance; take its square root.")
+    require(  # an error of 1 % is its own square
+        is_near(truth) or not is_near(truth**2) and not is_near(truth**2 / 1e4),
+        "this is the variance; take its square root.",
+    )
     require(
         not is_near(truth * math.sqrt(n)),
         "this is the standard deviation of a single image's error; the mean of n of them has 1/√n of it.",

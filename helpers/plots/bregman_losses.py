@@ -42,7 +42,9 @@ def gap(loss: Bregman, name: str, y_hat: float, y: float = 0.75, ends: tuple[flo
 
     forward, backward = loss(points, here), loss(here, points)
     right.plot(points, forward, color=GREEN, linewidth=2, label=f"ℓ(y, {y_hat:g}): convex in y")
-    right.plot(points, backward, color="0.6", linewidth=1.4, linestyle=":", label=f"ℓ({y_hat:g}, ŷ): another function")
+    right.plot(
+        points, backward, color="0.6", linewidth=1.4, linestyle=":", label=f"ℓ({y_hat:g}, ŷ): arguments exchanged"
+    )
     right.plot(y, divergence, "o", color=GREEN)
     right.plot(y_hat, 0, "o", color=ORANGE)
     right.set(xlabel="y (or ŷ)", ylabel="loss", ylim=(-0.05 * forward.max().item(), 1.2 * forward.max().item()))
