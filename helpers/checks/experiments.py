@@ -71,7 +71,7 @@ def standard_error(function: Callable[[float, int], float]) -> None:
 
     require(not is_near(truth / 100), "this is a share; the answer is asked for in %, like the error.")
     require(  # an error of 1 % is its own square
-        is_near(truth) or not is_near(truth**2) and not is_near(truth**2 / 1e4),
+        is_near(truth) or (not is_near(truth**2) and not is_near(truth**2 / 1e4)),
         "this is the variance; take its square root.",
     )
     require(
