@@ -30,5 +30,11 @@ def plain_numbers(axis: Axes) -> None:
     """2, 5 and 10 along logarithmic axes in place of powers of ten; small ones in between where there is room."""
     for ticks, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
         ticks.set_major_formatter("{x:g}")
-        ticks.set_minor_formatter("{x:g}" if ticks is axis.yaxis or high / low < 20 else NullFormatter())
+        where_wide = two_and_five if ticks is axis.yaxis else NullFormatter()
+        ticks.set_minor_formatter("{x:g}" if high / low < 20 else where_wide)
     axis.tick_params(which="minor", labelsize=7)
+
+
+def two_and_five(value: float, _: int) -> str:
+    """The text of a tick at 2 or 5 times a power of ten, none for the others."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

@@ -34,7 +34,6 @@ def curve(axis: Axes, curves: Curves, parameters: Mapping[int, int], measure: st
         axis.plot(share, mean, color=colour, marker=marker, linestyle=line, label=name)
         axis.fill_between(share, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     axis.set(xscale="log", yscale="log", xlabel="parameters left [%]", ylabel=LABELS[measure])
-    plain_numbers(axis)
     axis.grid(alpha=0.25)
 
 
@@ -54,8 +53,9 @@ def figure_3(
         curve(axis, curves, parameters, measure)
         for name, value in teacher.items():
             axis.axhline(value, color=COLOURS[name], linewidth=1.2, label=f"teacher, {name}")
+        plain_numbers(axis)
         axis.set_title(title)
-    axes[0].legend(frameon=False)
+    axes[-1].legend(frameon=False)
     return figure
 
 
@@ -81,5 +81,6 @@ def choice(title: str, size: int, costs: Mapping[int, Mapping[str, float]], curv
     parameters = {size: cost["parameters"] for size, cost in costs.items()}
     curve(right, curves, parameters, "error")
     right.axvline(100 * parameters[size] / max(parameters.values()), color="0.4", linewidth=1, linestyle=":")
+    plain_numbers(right)
     right.legend(frameon=False, fontsize=8)
     return figure
