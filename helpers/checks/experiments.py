@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from helpers import evaluation
 from helpers.checks import call, exercise, require
 
 
@@ -63,8 +64,7 @@ def standard_error(function: Callable[[float, int], float]) -> None:
         answer = math.nan
     require(answer is not None and answer is not ..., "the function returns nothing yet; write its body.")
     answer = math.nan if isinstance(answer, complex) else float(answer)  # the same slip with `** 0.5`
-    share = error / 100
-    truth = 100 * math.sqrt(share * (1 - share) / n)
+    truth = evaluation.standard_error(error, n)
 
     def is_near(other: float) -> bool:
         return math.isclose(answer, other, rel_tol=1e-3)

@@ -109,10 +109,11 @@ class LargerSteps(Row):
 
 # What may keep a student from its teacher if its last two layers start afresh: small steps, or images that are not those
 # of the test. {trial: (row, kind of S)}.
+LARGER_STEPS = LargerSteps(**vars(QUICK))
 FRESH_STARTS = {
-    "larger-steps": (LargerSteps(**vars(QUICK)), "perturbed"),
+    "larger-steps": (LARGER_STEPS, "perturbed"),
     "train": (QUICK, "train"),
-    "larger-steps-train": (LargerSteps(**vars(QUICK)), "train"),
+    "larger-steps-train": (LARGER_STEPS, "train"),
 }
 
 
@@ -144,6 +145,11 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.experiment}.{self.row.slug}.{self.variant}.{self.repetition}.{self.profile}"
+
+    @property
+    def way(self) -> str:
+        """How its small network is made, which is also what its record calls the network's scores."""
+        return f"from labels, {self.labels}" if self.labels else "distilled"
 
     @property
     def teacher(self) -> str:

@@ -18,7 +18,6 @@ from helpers.experiments.declared import (
     WIDTHS,
     Row,
     Run,
-    declared,
     figure_3,
     fresh_start,
     learning_rate,
@@ -31,7 +30,6 @@ DATA = ROOT / "data"
 FORMAT = 1
 
 PREDICTORS = ("standard", "Monte Carlo", "distilled")
-WAYS = ("distilled", "from labels, with dropout", "from labels, without dropout")  # to make a small network
 SIDES = {"figure-3-left": "the penultimate layer shrinks", "figure-3-right": "all layers shrink"}
 MEASURES = {"error": ("%", 2), "NLL": ("nats", 4), "ECE": ("%", 2), "KL to ideal": ("nats", 4)}  # unit, digits
 
@@ -185,13 +183,11 @@ def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, 
     return {**one_pass, "Monte Carlo": {m: [curve[str(m)] for curve in curves] for m in MASKS}}
 
 
-def provenance(*experiments: str, profile: str = "full", folder: Path = DATA):
-    """Which code made the records of `experiments` (default: Table 1), on what, when, and how long it took, as a pandas
-    table."""
+def provenance(profile: str = "full", folder: Path = DATA):
+    """Which code made the records of Table 1, on what, when, and how long it took, as a pandas table."""
     import pandas as pd
 
-    runs = declared(experiments or [row.slug for row in TABLE_1], profile)
-    runs = [run for run in runs if record(run, folder).exists()]
+    runs = [run for row in TABLE_1 for run in table_1(row, profile) if record(run, folder).exists()]
     found = {run.name: read(record(run, folder)) for run in runs}
     return pd.DataFrame.from_dict(
         {
@@ -212,10 +208,9 @@ def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, 
     """One side of Fig. 3: {how the network was made: {its size: scores of each repetition}}, as far as there are records."""
     curves: dict[str, dict[int, list]] = {}
     for run in figure_3(side, profile):
-        name = f"from labels, {run.labels}" if run.labels else "distilled"
-        if found := scores([run], name, folder):
+        if found := scores([run], run.way, folder):
             size = int(run.variant.rpartition("-")[2])
-            curves.setdefault(name, {}).setdefault(size, []).extend(found)
+            curves.setdefault(run.way, {}).setdefault(size, []).extend(found)
     return curves
 
 
@@ -225,9 +220,9 @@ def sizes(profile: str = "full", folder: Path = DATA):
 
     whole, rows = networks.parameter_count(QUICK.network()), {}
     for side, widths in WIDTHS.items():
-        curves = by_size(side, profile, folder)
+        curves, ways = by_size(side, profile, folder), dict.fromkeys(run.way for run in figure_3(side, profile))
         for size in widths:
-            found = {way: curves.get(way, {}).get(size, []) for way in WAYS}
+            found = {way: curves.get(way, {}).get(size, []) for way in ways}
             count = networks.parameter_count(QUICK.network(widths=widths[size]))
             rows[SIDES[side], size] = {
                 "parameters left [%]": round(100 * count / whole),
@@ -241,10 +236,9 @@ def fresh_starts(profile: str = "full", folder: Path = DATA):
     """The student of Fig. 3 with 56 of 64 units in its penultimate layer, distilled in several ways, as a pandas table."""
     import pandas as pd
 
+    as_in_the_paper = [run for run in figure_3("figure-3-left", profile, 1) if run.variant == "distilled-56"]
     rows = {}
-    for run in [run for run in figure_3("figure-3-left", profile, 1) if run.variant == "distilled-56"] + fresh_start(
-        profile, 1
-    ):
+    for run in as_in_the_paper + fresh_start(profile, 1):
         rows[f"from a rate of {run.row.distillation_lr[0]}", run.S] = cells([run], "distilled", folder)
     return pd.DataFrame.from_dict(rows, orient="index")
 

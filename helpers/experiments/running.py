@@ -139,9 +139,8 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
     x, labels = data.inputs(data.test.images), data.test.labels
     ideal = ideal_of(run, teacher, x, folder)
     score = partial(evaluation.scores, labels=labels, ideal=ideal)
-    own = f"from labels, {run.labels}" if run.labels else "distilled"
     found = {
-        "metrics": {"standard": score(predictors.standard(teacher, x)), own: score(predictors.standard(student, x))}
+        "metrics": {"standard": score(predictors.standard(teacher, x)), run.way: score(predictors.standard(student, x))}
     }
     if run.widths is None and run.S == "perturbed":  # with other kinds of S the teacher is the same, and its averages
         curve = {m: score(q) for m, q in averages(teacher, x, seed=run.repetition)}

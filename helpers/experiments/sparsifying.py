@@ -180,8 +180,8 @@ def data_of(row: Row, split: int) -> Data:
 
 
 def beside_noise(images: Tensor, random: torch.Generator) -> Tensor:
-    """uint8 images [N, 1, H, W] to [N, 1, H, 2W]: the right half is Gaussian noise with the mean and variance of the pixels, cut
-    to their range."""
+    """uint8 images [N, 1, H, W] to [N, 1, H, 2W]: the right half is Gaussian noise with the mean and variance of the
+    pixels, cut to their range."""
     std, mean = torch.std_mean(images.float())
     noise = mean + std * torch.randn(images.shape, generator=random)
     return torch.cat([images, noise.round().clamp(0, 255).to(torch.uint8)], dim=-1)

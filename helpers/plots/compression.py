@@ -15,10 +15,9 @@ STYLES = {
     "from labels, without dropout": ("#E69F00", "^", "-."),
 }
 
-Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
-
-
 LABELS = {"error": "test error [%]", "KL to ideal": "KL to ideal [nats]"}
+
+Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
 
 
 def curve(axis: Axes, curves: Curves, parameters: Mapping[int, int], measure: str) -> None:
