@@ -438,11 +438,11 @@ print("but it is further from the ideal:", mean_before[0] > max_before[0])
 # The last line is a surprise, and worth a thought. Weight scaling has *two* errors here. It takes the maximum of means
 # for the mean of the maximum, which makes the pooled units too small, and with them the differences between logits; and
 # it takes the softmax of mean logits for the mean of softmaxes, which makes predictions too sure (that was the geometric
-# mean). The first is a bias of the layer, and pooling by the mean over all masks removes it; but it had happened to cancel part of the
-# second. In the network with dropout after its pool there is only the second error, and it is larger than in the first
-# network once the pool of that one is mended; a reason may be that no other unit of the window stands in for one that is
-# dropped, but the two networks were also trained apart. A rule for inference has to be right about the whole network; mending one layer may take it further away. Distillation, in
-# contrast, fits the outputs.
+# mean). The first is a bias of the layer, and pooling by the mean over all masks removes it; but it had happened to
+# cancel part of the second. In the network with dropout after its pool there is only the second error, and it is larger
+# than in the first network once the pool of that one is mended; a reason may be that no other unit of the window stands
+# in for one that is dropped, but the two networks were also trained apart. A rule for inference has to be right about
+# the whole network; mending one layer may take it further away. Distillation, in contrast, fits the outputs.
 #
 # ## Exercises
 #

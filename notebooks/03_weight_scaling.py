@@ -73,8 +73,8 @@ def largest(a, b):
 #
 # $$\mathbb{E}_\sigma[h(z)] \approx h(\mathbb{E}_\sigma[z]).$$
 #
-# An equality for all weights and inputs would need $h$ to be linear. A classifier is not, if only for its softmax. Still there are networks for
-# which the rule is exactly an average over all masks, if we ask for the right average.
+# An equality for all weights and inputs would need $h$ to be linear. A classifier is not, if only for its softmax.
+# Still there are networks for which the rule is exactly an average over all masks, if we ask for the right average.
 #
 # ## Exact, first: softmax regression and the geometric mean
 #
@@ -137,8 +137,9 @@ print("gates right before and after the ReLU, no linear layer between:", geometr
 
 # %% [markdown]
 # (The third is exact because a ReLU lets a gate through: $\max(0, \tilde\sigma z) = \tilde\sigma\max(0, z)$ for
-# $\tilde\sigma \ge 0$, so that its two gates act as one before the last layer. With ReLUs it takes a gated term
-# to which something is added, another gated term or a bias, to break the rule. A tanh breaks it with a single gate, and max pooling with gated units that it only compares.)
+# $\tilde\sigma \ge 0$, so that its two gates act as one before the last layer. With ReLUs it takes a gated term to
+# which something is added, another gated term or a bias, to break the rule. A tanh breaks it with a single gate, and
+# max pooling with gated units that it only compares.)
 #
 # ## Exact, second: linear regression with Gaussian noise
 #

@@ -91,9 +91,9 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # ## The divergence (Fig. 1)
 #
 # The expectation has no elementary form. Kingma, Salimans and Welling (2015) fitted a cubic in $\alpha$ for
-# $\alpha \le 1$, or left the expectation out, which gives a bound for
-# $\log\alpha$ up to about 0.8. Molchanov, Ashukha and Vetrov fit all
-# $\alpha$ (equation 14, here with $C = -k_1$, so that the divergence vanishes for $\alpha\to\infty$):
+# $\alpha \le 1$, or left the expectation out, which gives a bound for $\log\alpha$ up to about 0.8. Molchanov, Ashukha
+# and Vetrov fit all $\alpha$ (equation 14, here with $C = -k_1$, so that the divergence vanishes for
+# $\alpha\to\infty$):
 #
 # $$-\mathrm{KL}(\alpha) \approx k_1\,\mathrm{sigmoid}(k_2 + k_3 \log\alpha) - \tfrac12\log(1 + \alpha^{-1}) - k_1,$$
 #
@@ -465,10 +465,9 @@ draw(3.0)
 # The histogram explains why the *error* hardly depends on the threshold near 3: nearly all weights lie at the far
 # right, a small heap that the data defends lies around -4, and what is between them carries little. (The number of
 # weights does depend on it, as what lies between is thinly spread. The bars at -8 and 8 are what lies beyond: the package
-# clips $\log\alpha$ there.) Below 3 the error creeps up, and where the threshold cuts into that heap
-# it jumps. Stored as rows of columns and values the file shrinks,
-# though not by as much as the number of weights does, because each number that remains needs its place
-# written beside it. It loads back into a plain network:
+# clips $\log\alpha$ there.) Below 3 the error creeps up, and where the threshold cuts into that heap it jumps. Stored
+# as rows of columns and values the file shrinks, though not by as much as the number of weights does, because each
+# number that remains needs its place written beside it. It loads back into a plain network:
 
 # %% tags=["nbval-check-output"]
 small = variational.pruned(posterior)
