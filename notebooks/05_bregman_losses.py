@@ -482,19 +482,20 @@ print("at T = 128 it is nearer to the geometric mean, ten times:", to_arithmetic
 # %% [markdown]
 # ## Exercises
 #
-# **1. The gap.** Write the divergence of any $\varphi$, given as two functions, without looking at the first
-# cell of this page.
+# **1. The other way round.** The mean is the best *second* argument. Which $q$, in the *first* place, has the least mean
+# of $\ell(q, Y)$ over the members? Set the gradient with respect to $q$ to zero. Which averages that you know come out
+# for $y \log y$ and for $-\log y$? (Here $q$ need not sum to one.)
 
 # %%
-def my_divergence(phi, grad_phi, y, y_hat):
-    """The Bregman divergence of φ for y and ŷ [N, K], as [N]. `phi` returns [N], `grad_phi` [N, K]."""
+def my_best_first(grad_phi, inverse, members):
+    """The best q [K] for members [M, K], all equally likely. `inverse` undoes `grad_phi`; both take and return [..., K]."""
     ### BEGIN SOLUTION
-    return phi(y) - phi(y_hat) - ((y - y_hat) * grad_phi(y_hat)).sum(-1)
+    return inverse(grad_phi(members).mean(0))
     ### END SOLUTION
 
 
 # %% tags=["nbval-check-output"]
-checks.divergence(my_divergence)
+checks.best_first(my_best_first)
 
 # %% [markdown]
 # **2. From the loss back to** $\varphi$**.** The loss
@@ -554,5 +555,5 @@ distance and KL, and says that all Bregman divergences do.
 # and none of the verdicts.
 #
 # **In one sentence:** the losses that lead a student to the mean of random teachers are the Bregman
-# divergences, up to a term that knows only the teacher, and no others; L1 leads to a median, and reverse KL to the geometric mean that weight scaling
-# approximates.
+# divergences, up to a term that knows only the teacher, and no others; L1 leads to a median, and reverse KL to the
+# geometric mean that weight scaling approximates.

@@ -3,31 +3,31 @@
 import pytest
 import torch
 
-from helpers import bregman
 from helpers.checks import Unsolved
 from helpers.checks import bregman_losses as checks
 
 SEEDS = pytest.mark.parametrize("seed", range(3))
 
 
-def gap(phi, grad_phi, y, y_hat):
-    return phi(y) - phi(y_hat) - ((y - y_hat) * grad_phi(y_hat)).sum(-1)
+def searched(grad_phi, inverse, members):
+    """Without the inverse: down the gradient of the mean of ℓ(q, Y), coordinate by coordinate, by bisection."""
+    low, high, target = members.min(0).values, members.max(0).values, grad_phi(members).mean(0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = grad_phi(middle) > target
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return low
 
 
-def three_parts(phi, grad_phi, y, y_hat):
-    slope = grad_phi(y_hat)
-    return phi(y) + (torch.einsum("nk,nk->n", y_hat, slope) - phi(y_hat)) - torch.einsum("nk,nk->n", y, slope)
-
-
-def by_autograd(phi, grad_phi, y, y_hat):
-    return bregman.from_phi(phi)(y, y_hat)
+def averaged(grad_phi, inverse, members):
+    return inverse(sum(grad_phi(y) for y in members) / len(members))
 
 
 @SEEDS
-@pytest.mark.parametrize("answer", [gap, three_parts, by_autograd])
-def test_divergence_accepts_right_answers(answer, seed, capsys):
+@pytest.mark.parametrize("answer", [averaged, searched])
+def test_best_first_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
-    checks.divergence(answer)
+    checks.best_first(answer)
     assert "Correct" in capsys.readouterr().out
 
 
@@ -35,21 +35,21 @@ def test_divergence_accepts_right_answers(answer, seed, capsys):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda phi, grad, y, y_hat: None, "returns nothing yet"),
-        (lambda phi, grad, y, y_hat: gap(phi, grad, y_hat, y), "exchanged"),
-        (lambda phi, grad, y, y_hat: phi(y) - phi(y_hat) - ((y - y_hat) * grad(y)).sum(-1), "slope is taken at y"),
-        (lambda phi, grad, y, y_hat: -gap(phi, grad, y, y_hat), "sign"),
-        (lambda phi, grad, y, y_hat: phi(y) - phi(y_hat), "difference of the two heights"),
-        (lambda phi, grad, y, y_hat: phi(y) - phi(y_hat) + ((y - y_hat) * grad(y_hat)).sum(-1), "must be taken off"),
-        (lambda phi, grad, y, y_hat: gap(phi, grad, y, y_hat).mean(), "one number for each row"),
-        (lambda phi, grad, y, y_hat: phi(y)[:, None] - (y - y_hat) * grad(y_hat), "one number for each row"),
-        (lambda phi, grad, y, y_hat: (y - y_hat).square().sum(-1), "should be"),
+        (lambda slope, inverse, y: None, "returns nothing yet"),
+        (lambda slope, inverse, y: y.mean(0), "best .second. argument"),
+        (lambda slope, inverse, y: slope(y).mean(0), "mean of ∇φ"),
+        (lambda slope, inverse, y: inverse(y.mean(0)), "without having been applied"),
+        (lambda slope, inverse, y: slope(inverse(y).mean(0)), "changed places"),
+        (lambda slope, inverse, y: inverse(slope(y)).mean(0), "best .second. argument"),
+        (lambda slope, inverse, y: inverse(slope(y)), "one q"),
+        (lambda slope, inverse, y: inverse(slope(y).mean(-1)), "one q"),
+        (lambda slope, inverse, y: y.median(0).values, "should be"),
     ],
 )
-def test_divergence_says_what_is_wrong(answer, message, seed):
+def test_best_first_says_what_is_wrong(answer, message, seed):
     torch.manual_seed(seed)
     with pytest.raises(Unsolved, match=message):
-        checks.divergence(answer)
+        checks.best_first(answer)
 
 
 @SEEDS

@@ -1,5 +1,6 @@
 """Checks of the exercises in notebook 05."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -15,33 +16,28 @@ def same(p: Tensor, q: Tensor) -> bool:
 
 
 @exercise
-def divergence(function: Callable[[Callable, Callable, Tensor, Tensor], Tensor]) -> None:
-    """Check ``function(phi, grad_phi, y, y_hat)``: the Bregman divergence of φ, [N], for y and ŷ [N, K]."""
-    for loss in (bregman.itakura_saito, bregman.p_norm(3)):
-        y, y_hat = torch.rand(2, 20, 4).double() + 0.1
-        answer = call(function, loss.phi, loss.grad_phi, y, y_hat)
-        expected, phi, slope = loss(y, y_hat), loss.phi, loss.grad_phi
-        require(answer.shape == (20,), f"expected one number for each row, [20], got {list(answer.shape)}.")
+def best_first(function: Callable[[Callable, Callable, Tensor], Tensor]) -> None:
+    """Check ``function(grad_phi, inverse, members)``: the q [K] with the least mean of ℓ(q, Y) over members Y [M, K]."""
+    for loss, inverse, average in (
+        (bregman.kl, lambda slope: (slope - 1).exp(), lambda y: y.log().mean(0).exp()),
+        (bregman.itakura_saito, lambda slope: -1 / slope, lambda y: 1 / (1 / y).mean(0)),
+        (bregman.exponential, lambda slope: slope.log(), lambda y: y.logsumexp(0) - math.log(len(y))),
+    ):
+        members, slope = torch.rand(7, 3).double() + 0.1, loss.grad_phi
+        expected = average(members)
+        q = call(function, slope, inverse, members)
+        require(q.shape == (3,), f"expected one q [K] = [3] for all members, got {list(q.shape)}.")
         require(
-            not same(answer, loss(y_hat, y)), "y and ŷ are exchanged: the tangent touches at ŷ, the second argument."
+            not same(q, members.mean(0)), "this is the mean, which is the best *second* argument; here q stands first."
         )
+        require(not same(q, slope(members).mean(0)), "this is the mean of ∇φ(Y). It is ∇φ(q) that must be equal to it.")
+        require(not same(q, inverse(members.mean(0))), "∇φ is undone without having been applied to the members.")
         require(
-            not same(answer, phi(y) - phi(y_hat) - ((y - y_hat) * slope(y)).sum(-1)),
-            "the slope is taken at y; the tangent touches at ŷ.",
+            same(q, expected) or not same(q, slope(inverse(members).mean(0))),  # -1/y undoes itself
+            "`grad_phi` and `inverse` have changed places: it is the slopes of the members that are averaged.",
         )
-        require(not same(answer, -expected), "the sign is the wrong way round: φ lies above its tangent.")
-        require(
-            not same(answer, phi(y) - phi(y_hat)),
-            "this is the difference of the two heights; take off how far the tangent climbs, <y - ŷ, ∇φ(ŷ)>.",
-        )
-        require(
-            not same(answer, phi(y) - phi(y_hat) + ((y - y_hat) * slope(y_hat)).sum(-1)),
-            "the tangent's climb is added; it must be taken off.",
-        )
-        require(
-            same(answer, expected), f"for the first row it should be {expected[0]:.4f}, and is {answer[0].item():.4f}."
-        )
-    print("Correct: your gap agrees with Itakura–Saito and with a p-norm.")
+        require(same(q, expected), f"its first entry should be {expected[0]:.4f}, and is {q[0].item():.4f}.")
+    print("Correct: the geometric mean for y log y, the harmonic mean for -log y, log of the mean of exp for exp y.")
 
 
 @exercise
