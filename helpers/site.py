@@ -70,7 +70,7 @@ RESULTS = {
     "LeNet and LeNetAll at ten times the learning rate": records.learning_rates,
     "Quick with dropout before and after pooling (a tenth of the epochs)": records.placements,
     "Figure 3: students that are smaller than their teacher": records.sizes,
-    "The largest of them, distilled in other ways": records.fresh_starts,
+    "Two of them, distilled in other ways": records.small_students,
     "Sparse variational dropout: Table 2 of Molchanov et al.": sparsity.table_2,
     "Sparse variational dropout: Table 2 by the part of the digits that is trained on": sparsity.shares,
     "Sparse variational dropout: errors and weights": sparsity.errors,

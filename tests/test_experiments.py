@@ -96,9 +96,10 @@ def test_the_trial_of_learning_rates_changes_nothing_else():
         assert replace(run.row, name=row.name, lr=row.lr) == row
 
 
-def test_the_trials_of_a_fresh_start_share_the_teacher_and_the_size():
-    runs = EXPERIMENTS["fresh-start"]("full", 1)
-    (paper,) = [run for run in EXPERIMENTS["figure-3-left"]("full", 1) if run.variant == "distilled-56"]
+@pytest.mark.parametrize(("side", "size"), [("figure-3-left", 56), ("figure-3-right", 4)])
+def test_the_trials_of_a_small_student_share_the_teacher_and_the_size(side, size):
+    runs = [run for run in EXPERIMENTS["small-student"]("full", 1) if run.experiment == side]
+    (paper,) = [run for run in EXPERIMENTS[side]("full", 1) if run.variant == f"distilled-{size}"]
     assert {run.teacher for run in runs} == {paper.teacher} and {run.widths for run in runs} == {paper.widths}
     tried = {(run.S, run.row.distillation_lr[0], run.row.distillation_lr[20]) for run in (paper, *runs)}
     assert tried == {(S, *lr) for S in ("perturbed", "train") for lr in ((0.005, 0.0005), (0.05, 0.005))}

@@ -37,7 +37,13 @@ def main(arguments: list[str] | None = None) -> None:
                 for run in runs:
                     print(f"{records.state(run, asked.folder):12} {run.name}")
             case "table":
-                for table in (records.left, records.right, records.learning_rates, records.sizes, records.fresh_starts):
+                for table in (
+                    records.left,
+                    records.right,
+                    records.learning_rates,
+                    records.sizes,
+                    records.small_students,
+                ):
                     print(table(asked.profile, asked.folder).to_string(), end="\n\n")
                 for table in (records.placements, sparsity.table_2, sparsity.shares, sparsity.errors):
                     print(table(folder=asked.folder).to_string(), end="\n\n")

@@ -107,14 +107,15 @@ class LargerSteps(Row):
         return {0: self.lr[0], 20: self.lr[max(self.lr)]}
 
 
-# What may keep a student from its teacher if its last two layers start afresh: small steps, or images that are not those
-# of the test. {trial: (row, kind of S)}.
+# What may keep a student from its teacher if some of its layers start afresh, or have lost units: small steps, or images
+# that are not those of the test. {trial: (row, kind of S)}, and the sizes for which it is tried.
 LARGER_STEPS = LargerSteps(**vars(QUICK))
-FRESH_STARTS = {
+OTHER_WAYS = {
     "larger-steps": (LARGER_STEPS, "perturbed"),
     "train": (QUICK, "train"),
     "larger-steps-train": (LARGER_STEPS, "train"),
 }
+TRIED = {"figure-3-left": 56, "figure-3-right": 4}
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,12 @@ def figure_3(side: str, profile: str, repetitions: int = REPETITIONS) -> list[Ru
     ]
 
 
-def fresh_start(profile: str, repetitions: int = REPETITIONS) -> list[Run]:
-    """The student of Fig. 3, left, that has lost the fewest units, distilled in other ways than the paper's."""
-    widths = WIDTHS["figure-3-left"][56]
+def small_student(profile: str, repetitions: int = REPETITIONS) -> list[Run]:
+    """A student of either side of Fig. 3, distilled in other ways than the paper's."""
     return [
-        Run("figure-3-left", row, f"{trial}-56", i + 1, profile, S=S, widths=widths)
-        for trial, (row, S) in FRESH_STARTS.items()
+        Run(side, row, f"{trial}-{size}", i + 1, profile, S=S, widths=WIDTHS[side][size])
+        for side, size in TRIED.items()
+        for trial, (row, S) in OTHER_WAYS.items()
         for i in range(repetitions)
     ]
 
@@ -215,7 +216,7 @@ EXPERIMENTS = {
     "figure-2": partial(table_1, QUICK),  # the errors at every m are in the records of Table 1
     "figure-3-left": partial(figure_3, "figure-3-left"),
     "figure-3-right": partial(figure_3, "figure-3-right"),
-    "fresh-start": fresh_start,
+    "small-student": small_student,
     "placement": placement,
     "learning-rate": learning_rate,
     **variational.EXPERIMENTS,

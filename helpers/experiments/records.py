@@ -15,13 +15,14 @@ from helpers.experiments.declared import (
     PLACEMENTS,
     QUICK,
     TABLE_1,
+    TRIED,
     WIDTHS,
     Row,
     Run,
     figure_3,
-    fresh_start,
     learning_rate,
     placement,
+    small_student,
     table_1,
 )
 
@@ -232,15 +233,16 @@ def sizes(profile: str = "full", folder: Path = DATA):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def fresh_starts(profile: str = "full", folder: Path = DATA):
-    """The student of Fig. 3 with 56 of 64 units in its penultimate layer, distilled in several ways, as a pandas table."""
+def small_students(profile: str = "full", folder: Path = DATA):
+    """A student of either side of Fig. 3, distilled in several ways, as a pandas table."""
     import pandas as pd
 
-    as_in_the_paper = [run for run in figure_3("figure-3-left", profile, 1) if run.variant == "distilled-56"]
     rows = {}
-    for run in as_in_the_paper + fresh_start(profile, 1):
-        rows[f"from a rate of {run.row.distillation_lr[0]}", run.S] = cells([run], "distilled", folder)
-    return pd.DataFrame.from_dict(rows, orient="index")
+    for side, size in TRIED.items():
+        as_in_the_paper = [run for run in figure_3(side, profile, 1) if run.variant == f"distilled-{size}"]
+        for run in as_in_the_paper + [run for run in small_student(profile, 1) if run.experiment == side]:
+            rows[SIDES[side], size, run.S, run.row.distillation_lr[0]] = cells([run], "distilled", folder)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["what shrinks", "size", "S", "learning rate"])
 
 
 def speed(folder: Path = DATA):
