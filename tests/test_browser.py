@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import nbformat
 import pytest
 
-from helpers import course, pages
+from helpers import pages
+from helpers.course import student
 
 pytestmark = pytest.mark.browser
 
@@ -68,7 +69,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
-    course.student(folder / "student")
+    student.edition(folder / "student")
     for name, text in SETTINGS.items():
         pages.write(folder / "settings" / name, text)
     with socket.socket() as free:

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers import course
+from helpers import pages
+from helpers.course import __main__ as command
+from helpers.course import autograding, exercises, grading, submissions
 
 KL = "(torch.xlogy(y, y) - torch.xlogy(y, y_hat)).sum(-1)"
-LIMITS = course.Limits(cell=40, notebook=240, memory=3 * 2**30)
+LIMITS = autograding.Limits(cell=40, notebook=240, memory=3 * 2**30)
 
 
 def stand_in():
@@ -76,7 +78,7 @@ def renamed(notebook):
 
 def index_of(notebook, name):
     """Where the cell with the mark `name` is."""
-    (index,) = [index for index, cell in enumerate(notebook.cells) if course.grade_id(cell) == name]
+    (index,) = [index for index, cell in enumerate(notebook.cells) if exercises.grade_id(cell) == name]
     return index
 
 
@@ -154,7 +156,7 @@ def graded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     source = folder / "stand_in.ipynb"
     nbformat.write(stand_in(), source)
-    released = course.read(next(course.release([source], folder / "release").glob("*/*.ipynb")))
+    released = exercises.read(next(exercises.release([source], folder / "release").glob("*/*.ipynb")))
     for student, (change, *_) in SUBMISSIONS.items():
         path = folder / "submissions" / student / "notebooks" / "stand_in.ipynb"
         path.parent.mkdir(parents=True)
@@ -164,8 +166,8 @@ def graded(tmp_path_factory):
     (folder / "submissions" / "nothing").mkdir()
     (folder / "submissions" / "nothing" / "stand_in (1).ipynb").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course, "every_notebook", lambda: [source])
-        return course.grade(folder / "submissions", folder / "grades", LIMITS, jobs=2)
+        patch.setattr(exercises, "every_notebook", lambda: [source])
+        return grading.grade(folder / "submissions", folder / "grades", LIMITS, jobs=2)
 
 
 @pytest.mark.parametrize("student", SUBMISSIONS)
@@ -185,7 +187,7 @@ def test_a_student_without_a_notebook_gets_nothing_and_is_in_the_table(graded):
 
 
 def test_the_summary_has_a_row_for_each_student_and_a_column_for_each_exercise(graded):
-    table = course.summary(graded)
+    table = grading.summary(graded)
     assert set(table.index) == {*SUBMISSIONS, "nothing"}
     assert table.loc["perfect"].tolist() == [1, 1, 2, 2]
     assert table.loc["partly wrong"].tolist() == [1, 0, 1, 2]
@@ -194,14 +196,14 @@ def test_the_summary_has_a_row_for_each_student_and_a_column_for_each_exercise(g
 def test_a_folder_without_notebooks_of_the_suite_is_refused(tmp_path):
     (tmp_path / "submissions" / "someone").mkdir(parents=True)
     with pytest.raises(ValueError, match="expected STUDENT/00_tour"):
-        course.grade(tmp_path / "submissions", tmp_path / "grades")
+        grading.grade(tmp_path / "submissions", tmp_path / "grades")
 
 
 def test_why_nothing_can_be_graded_is_said_in_a_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "submissions" / "someone").mkdir(parents=True)
     monkeypatch.setattr(sys, "argv", ["course", "grade", str(tmp_path / "submissions")])
     with pytest.raises(SystemExit):
-        course.main()
+        command.main()
     assert "expected STUDENT/00_tour" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -210,7 +212,7 @@ def test_a_solution_without_its_check_is_refused(follower):
     notebook = stand_in()
     notebook.cells[4].source = follower
     with pytest.raises(ValueError, match="the next cell its check"):
-        course.marked(notebook)
+        exercises.marked(notebook)
 
 
 KNOWN = {"00_tour", "01_dropout"}
@@ -225,7 +227,7 @@ def lay_out(folder, contents):
 
 
 def chosen(one):
-    return {name: path.relative_to(one).as_posix() for name, path in course.choose(one, KNOWN).items()}
+    return {name: path.relative_to(one).as_posix() for name, path in submissions.choose(one, KNOWN).items()}
 
 
 def test_of_several_notebooks_of_one_name_the_one_in_the_fewest_folders_is_graded(tmp_path, capsys):
@@ -283,16 +285,16 @@ def quick(monkeypatch):
         (job / "graded.ipynb").touch()
         return pd.DataFrame({"exercise": ["my_kl"], "points": 1.0, "of": 1.0, "remark": "Correct"})
 
-    monkeypatch.setattr(course, "release", release)
-    monkeypatch.setattr(course, "points", points)
+    monkeypatch.setattr(exercises, "release", release)
+    monkeypatch.setattr(autograding, "points", points)
     return ran_in
 
 
 def test_grades_have_the_names_of_students_and_nbgrader_does_not_see_them(tmp_path, quick):
     lay_out(tmp_path / "week [1]", {"Smith [Bob]/00_tour": "{}"})
-    course.grade(tmp_path / "week [1]", tmp_path / "grades")
+    grading.grade(tmp_path / "week [1]", tmp_path / "grades")
     assert not [job for job in quick if "[" in str(job.relative_to(tmp_path))]
-    kept = course.place(tmp_path / "week [1]", tmp_path / "grades")
+    kept = grading.place(tmp_path / "week [1]", tmp_path / "grades")
     assert list(pd.read_csv(kept / "grades.csv").student) == ["Smith [Bob]"]
     assert (kept / "Smith [Bob]" / "00_tour" / "graded.ipynb").exists()
 
@@ -300,7 +302,7 @@ def test_grades_have_the_names_of_students_and_nbgrader_does_not_see_them(tmp_pa
 def test_what_is_no_students_folder_is_not_graded(tmp_path, quick, capsys):
     names = ("Ada/00_tour", ".git/00_tour", "__MACOSX/Ada/00_tour", "00_tour", ".hidden")
     lay_out(tmp_path / "submissions", {name: "{}" for name in names})
-    assert list(course.grade(tmp_path / "submissions", tmp_path / "grades").student) == ["Ada"]
+    assert list(grading.grade(tmp_path / "submissions", tmp_path / "grades").student) == ["Ada"]
     assert capsys.readouterr().out == "00_tour.ipynb is in no student's folder, and is not graded\n"
 
 
@@ -308,28 +310,28 @@ def test_grades_of_one_folder_leave_those_of_others(tmp_path, quick):
     grades, folders = tmp_path / "grades", [tmp_path / week / "submissions" for week in ("1", "2")]
     for folder in folders:
         lay_out(folder, {"Ada/00_tour": "{}"})
-        course.grade(folder, grades)
-    assert all((course.place(folder, grades) / "grades.csv").exists() for folder in folders)
-    assert sorted(grades.iterdir()) == sorted(course.place(folder, grades) for folder in folders)
+        grading.grade(folder, grades)
+    assert all((grading.place(folder, grades) / "grades.csv").exists() for folder in folders)
+    assert sorted(grades.iterdir()) == sorted(grading.place(folder, grades) for folder in folders)
 
 
 def test_grades_are_replaced_by_whole_ones_only(tmp_path, quick, monkeypatch):
     submissions, grades = tmp_path / "submissions", tmp_path / "grades"
     lay_out(submissions, {"Ada/00_tour": "{}", "Bob/00_tour": "{}"})
-    course.grade(submissions, grades)
+    grading.grade(submissions, grades)
     before = sorted(grades.rglob("*"))
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(course, "points", interrupted)
-        course.grade(submissions, grades)
+        patch.setattr(autograding, "points", interrupted)
+        grading.grade(submissions, grades)
     assert sorted(grades.rglob("*")) == before
 
     shutil.rmtree(submissions / "Bob")
-    course.grade(submissions, grades)
-    kept = course.place(submissions, grades)
+    grading.grade(submissions, grades)
+    kept = grading.place(submissions, grades)
     assert list(pd.read_csv(kept / "grades.csv").student) == ["Ada"]
     assert not (kept / "Bob").exists() and list(grades.iterdir()) == [kept]
 
@@ -338,13 +340,13 @@ def test_grades_are_replaced_by_whole_ones_only(tmp_path, quick, monkeypatch):
 def test_submissions_and_grades_in_each_other_are_refused(tmp_path, quick, submissions, grades):
     lay_out(tmp_path / submissions, {"Ada/00_tour": "{}"})
     with pytest.raises(ValueError, match="move the submissions"):
-        course.grade(tmp_path / submissions, tmp_path / grades)
+        grading.grade(tmp_path / submissions, tmp_path / grades)
     assert (tmp_path / submissions / "Ada" / "00_tour.ipynb").exists() and not quick
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_clean_leaves_grades(tmp_path):
-    shutil.copy(course.ROOT / "Makefile", tmp_path)
+    shutil.copy(pages.ROOT / "Makefile", tmp_path)
     command = ["make", "--silent", "clean"]
     subprocess.run(command, cwd=tmp_path, check=True)  # there may be nothing to remove
     for name in ("build/grades/week/grades.csv", "build/a page/00_tour.html", "build/.hidden"):
@@ -369,8 +371,8 @@ def test_a_notebook_whose_kernel_never_started_gets_a_second_one(log, times, tmp
             started.append(self)
             (self.job / "log.txt").write_text(log)
 
-    monkeypatch.setattr(course, "PROCESSES", type("", (), {"Process": Process}))
-    monkeypatch.setattr(course, "watch", lambda process, limits: "the notebook could not be run to its end")
-    notebook = course.every_notebook()[0]
-    course.points(notebook, notebook, tmp_path, course.Limits())
+    monkeypatch.setattr(autograding, "PROCESSES", type("", (), {"Process": Process}))
+    monkeypatch.setattr(autograding, "watch", lambda process, limits: "the notebook could not be run to its end")
+    notebook = exercises.every_notebook()[0]
+    autograding.points(notebook, notebook, tmp_path, autograding.Limits())
     assert len(started) == times

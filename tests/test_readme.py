@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import course, pages
+from helpers import pages
+from helpers.course import student
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -64,7 +65,7 @@ def test_links_follow_pyproject_to_another_name_and_back(path, monkeypatch):
     assert pages.linked(elsewhere) == text
 
 
-@pytest.mark.parametrize("text", [README, course.START], ids=["README", "student edition"])
+@pytest.mark.parametrize("text", [README, student.START], ids=["README", "student edition"])
 def test_what_windows_and_old_macs_need_is_said_where_commands_differ(text):
     commands = re.findall(r"(?m)^    (\S+) -m ", text)
     assert {command.partition("/bin/")[0] for command in commands} == {"python3", ".venv"}

@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from helpers import checks, course, pages
+from helpers import checks, pages
+from helpers.course import exercises, student
 
 NOTEBOOKS = sorted(path.stem for path in pages.NOTEBOOKS.glob("[0-9]*.ipynb"))
 GAP = "### BEGIN SOLUTION"
@@ -19,7 +20,7 @@ GAP = "### BEGIN SOLUTION"
 @pytest.fixture(scope="module")
 def edition(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edition") / "student"
-    course.student(folder)
+    student.edition(folder)
     return folder
 
 
@@ -44,8 +45,8 @@ def test_the_student_edition_has_a_gap_for_each_solution(edition, name):
     given = nbformat.read(edition / "notebooks" / f"{name}.ipynb", as_version=4)
     nbformat.validate(given)
     assert len(given.cells) == len(source.cells)
-    exercises = course.checks(given)
-    assert 2 <= len(exercises) == sum(GAP in cell.source for cell in source.cells)
+    gaps = exercises.checks(given)
+    assert 2 <= len(gaps) == sum(GAP in cell.source for cell in source.cells)
     for before, after in zip(source.cells, given.cells, strict=True):
         mark = after.metadata.get("nbgrader", {})
         if GAP in before.source:
@@ -73,7 +74,7 @@ def test_a_solution_that_is_given_away_would_be_noticed():
 
 def test_the_student_edition_holds_what_it_needs_and_no_tests(edition):
     there = {path.name for path in edition.iterdir()}
-    assert there == {*course.HANDED_OUT, "README.md", "notebooks"}
+    assert there == {*student.HANDED_OUT, "README.md", "notebooks"}
     assert not (edition / "data" / "cache").exists()
     assert {path.name for path in (edition / "notebooks").iterdir()} == {
         "README.md",
@@ -108,7 +109,7 @@ def printed(cell):
 )
 def test_an_untouched_student_edition_runs_to_its_end(edition, name):
     notebook = run(edition / "notebooks" / f"{name}.ipynb")
-    for exercise, check in course.checks(notebook).items():
+    for exercise, check in exercises.checks(notebook).items():
         assert printed(check).startswith("Not yet: "), exercise
     errors = [output for cell in code(notebook) for output in cell.outputs if output.output_type == "error"]
     assert not errors

@@ -1,0 +1,173 @@
+"""One notebook as it was handed in: run in a process of its own, within limits, and given its points."""
+
+import logging
+import os
+import sys
+import time
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import psutil
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook
+from nbgrader.converters import Autograde
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import Execute
+from traitlets.config import Config
+
+from helpers.course.exercises import checks, grade_id, quiet, read
+from helpers.pages import ROOT, QuietOutput, write
+
+# Where the system can, graded notebooks are run by copies of a process that has imported what is slow to import.
+PROCESSES = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+PROCESSES.set_forkserver_preload(["nbgrader.converters", "helpers.pages", "pandas"])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one notebook may use: seconds for a cell, seconds for all of it, and bytes of memory."""
+
+    cell: int = 300
+    notebook: int = 1800
+    memory: int = 6 * 2**30
+
+
+class QuietExecute(Execute):
+    """nbgrader's execution of a notebook, which the widgets in it cannot hang."""
+
+    def __init__(self, **arguments: object) -> None:
+        super().__init__(**arguments)
+        self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = QuietOutput
+
+
+def autograde(job: Path, name: str, limits: Limits) -> None:
+    """Run and grade the submission in the folder `job`, in this process and a kernel below it."""
+    if sys.platform == "linux":  # elsewhere it is `watch` alone that keeps to the limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
+    os.environ.setdefault("OMP_NUM_THREADS", "2")  # one notebook for every two processors
+    os.environ["PYTHONPATH"] = str(ROOT)  # so that a notebook whose set-up was deleted finds `helpers` too
+    config = Config()
+    config.CourseDirectory.root = str(job)
+    config.Execute.timeout = limits.cell
+    config.Execute.extra_arguments = ["--log-level=ERROR"]  # no warnings about a kernel that only this process talks to
+    # nbgrader takes any word on stderr for a failure: a warning, a progress bar, or no more than the end of a line.
+    config.IgnorePattern.enabled, config.IgnorePattern.pattern = True, "(?s)."
+    config.Autograde.autograde_preprocessors = [
+        QuietExecute,
+        *(f"nbgrader.preprocessors.{step}" for step in ("IgnorePattern", "LimitOutput", "SaveAutoGrades")),
+    ]
+    with (job / "log.txt").open("w") as log, redirect_stderr(log):
+        logging.basicConfig(stream=log, force=True)
+        folder = CourseDirectory(config=config, assignment_id=name, student_id="student")
+        Autograde(coursedir=folder, config=config, log=quiet()).start()
+
+
+def watch(process: BaseProcess, limits: Limits) -> str:
+    """Wait until `process` ends, or end it and all below it when it takes too much: what it did wrong, if anything."""
+    deadline = time.monotonic() + limits.notebook
+    wrong = ""
+    while process.is_alive() and not wrong:
+        process.join(0.2)
+        if time.monotonic() > deadline:
+            wrong = f"stopped after {limits.notebook} s"
+        elif memory(process) > limits.memory:
+            wrong = f"stopped at {limits.memory / 2**30:.0f} GB of memory"
+    for kernel in family(process):
+        with suppress(psutil.NoSuchProcess):
+            kernel.kill()
+    process.join()
+    return wrong or ("the notebook could not be run to its end" if process.exitcode else "")
+
+
+def never_started(job: Path) -> bool:
+    """Whether the kernel died before the first cell, which is nobody's fault: two that start at once may pick one port."""
+    log = job / "log.txt"
+    return log.exists() and "Kernel died before replying" in log.read_text("utf-8", errors="replace")
+
+
+def family(process: BaseProcess) -> list[psutil.Process]:
+    """`process` and all that it started, as far as they still run."""
+    try:
+        head = psutil.Process(process.pid)
+        return [*head.children(recursive=True), head]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def memory(process: BaseProcess) -> int:
+    """Bytes that `process` and all that it started occupy."""
+    total = 0
+    for one in family(process):
+        with suppress(psutil.NoSuchProcess):
+            total += one.memory_info().rss
+    return total
+
+
+def with_checks(handed_in: NotebookNode, released: NotebookNode) -> NotebookNode:
+    """`handed_in` with every mark of `released` at most once, and at its end the checks that were deleted from it.
+
+    Who splits or copies a cell copies its mark, and nbgrader fails on two cells with one mark. The last of them keeps
+    it, since a check must come after its function. The others run as they are, like cells that never had a mark.
+    """
+    missing = {grade_id(cell): cell for cell in released.cells if grade_id(cell)}
+    for cell in reversed(handed_in.cells):
+        if missing.pop(grade_id(cell), None) is None:
+            cell.metadata.pop("nbgrader", None)
+    handed_in.cells += [cell for cell in missing.values() if cell.metadata.nbgrader.grade]
+    return handed_in
+
+
+def no_points(released: Path, remark: str) -> pd.DataFrame:
+    """No points for any exercise of the notebook `released`, and why."""
+    return pd.DataFrame({"exercise": list(checks(read(released))), "points": 0.0, "of": 1.0, "remark": remark})
+
+
+def points(path: Path | None, released: Path, job: Path, limits: Limits) -> pd.DataFrame:
+    """Points and remark for each exercise of one notebook, as a student handed it in.
+
+    Parameters
+    ----------
+    path : the notebook, or None if it was not handed in.
+    released : the same in the student edition.
+    job : a folder for this notebook alone, with a copy of the gradebook in it; the notebook as it was run stays there,
+        in ``graded.ipynb``, and what nbgrader says about it in ``log.txt``.
+    """
+    name, table = released.stem, no_points(released, "not handed in")
+    if path is None:
+        return table
+    try:
+        text = nbformat.writes(with_checks(read(path), read(released)))
+    except Exception as error:  # whatever a student may have saved under this name
+        return table.assign(remark=f"cannot be read as a notebook: {type(error).__name__}")
+    write(job / "submitted" / "student" / name / f"{name}.ipynb", text)
+    for _ in range(2):
+        process = PROCESSES.Process(target=autograde, args=(job, name, limits))
+        process.start()
+        if not (wrong := watch(process, limits)) or not never_started(job):
+            break
+    if wrong:
+        return table.assign(remark=wrong)
+
+    graded = job / "graded.ipynb"
+    (job / "autograded" / "student" / name / f"{name}.ipynb").replace(graded)
+    outcome = {exercise: remark(check) for exercise, check in checks(read(graded)).items()}
+    with Gradebook(f"sqlite:///{job / 'gradebook.db'}") as book:
+        grades = book.find_submission_notebook(name, name, "student").grades
+        score = {grade.name.removeprefix("check-"): grade.auto_score or 0.0 for grade in grades}
+    return table.assign(points=table.exercise.map(score), remark=table.exercise.map(outcome).fillna("no check"))
+
+
+def remark(check: NotebookNode) -> str:
+    """What the check of an exercise said, in one line."""
+    errors = [output for output in check.outputs if output.output_type == "error"]
+    if errors:  # the last is nbgrader's own, after the interruption of a cell that took too long
+        name, words = errors[-1].ename, errors[-1].evalue
+        return words if name == "Unsolved" else f"{name}: {words}".rstrip(": ")
+    return "".join(output.get("text", "") for output in check.outputs).strip()

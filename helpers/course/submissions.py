@@ -1,0 +1,52 @@
+"""What students hand in, and which of it is graded."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+
+def has_solutions(path: Path) -> bool:
+    with suppress(OSError):  # `points` says what is wrong with a notebook that cannot be read
+        return b"### BEGIN SOLUTION" in path.read_bytes()
+    return False
+
+
+def folders(submissions: Path) -> list[Path]:
+    """The students' folders in `submissions`; what lies beside them is printed.
+
+    Names with a dot or two underscores in front are not a student's: .git, .DS_Store, __MACOSX.
+    """
+    paths = [path for path in sorted(submissions.iterdir()) if not path.name.startswith((".", "__"))]
+    for path in paths:
+        if not path.is_dir():
+            print(f"{path.name} is in no student's folder, and is not graded")
+    return [path for path in paths if path.is_dir()]
+
+
+def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
+    """{name: notebook} of those to grade in the folder `one` of a student; what is left out is printed.
+
+    Of several notebooks of one name it is the one in the fewest folders.
+    """
+    # In Colab the set-up cell fetches the suite, with its solutions, to beside the notebook. The student edition may
+    # have been unpacked under the same name, but it has no .py halves.
+    clones = [path for path in sorted(one.rglob("dropout-distillation")) if any(path.glob("notebooks/[0-9]*.py"))]
+    for clone in clones:
+        print(f"{one.name}: {clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded")
+    files = [path for path in one.rglob("[!.]*") if path.is_file()]
+    files = [path for path in files if not any(path.is_relative_to(clone) for clone in clones)]
+    paths = [path for path in files if path.suffix == ".ipynb"]
+    if files and not paths:
+        print(f"{one.name}: no notebook is in it, only {', '.join(sorted(path.name for path in one.iterdir()))}")
+    chosen: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
+        name, where = path.stem, f"{one.name}: {path.relative_to(one)}"
+        if name not in known:
+            print(f"{where} has the name of no notebook of the suite, and is not graded")
+        elif has_solutions(path):
+            print(f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded")
+        elif name in chosen:
+            print(f"{where} is not graded: there is {chosen[name].relative_to(one)} too, and that is")
+        else:
+            chosen[name] = path
+    return chosen
