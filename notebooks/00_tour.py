@@ -129,10 +129,10 @@ ideal = predictors.monte_carlo(teacher, x_test, m=300, seed=2)
 # %% [markdown]
 # ## Distil the average into one network
 #
-# **Dropout distillation** looks for one deterministic network $q_\Omega$, the *student*, that predicts what the
-# ensemble, its *teacher*, predicts on average. It lowers $\ell(f_{\text{dropout}}(x), q_\Omega(x))$ over unlabelled inputs. That
-# again has the impossible average in it, but the paper's Theorem 1 says that we may leave it out: if $\ell$ is a
-# Bregman divergence, such as the Kullback–Leibler divergence,
+# **Dropout distillation** looks for one deterministic network $q_\Omega$, the *student*, that predicts what the ensemble,
+# its *teacher*, predicts on average. It lowers $\ell(f_{\text{dropout}}(x), q_\Omega(x))$ over unlabelled inputs. That
+# again has the impossible average in it, but the paper's Theorem 1 says that we may leave it out: if $\ell$ is a Bregman
+# divergence, such as the Kullback–Leibler divergence,
 #
 # $$\mathbb{E}_{\sigma}\big[\ell(f_{\Theta,\sigma}(x),\, q)\big] = \ell\big(f_{\text{dropout}}(x),\, q\big) - \Delta,$$
 #
@@ -202,9 +202,9 @@ plots.disagreements(x_test[worst], y_test[worst], shown)
 # ## Does it know how sure it is?
 #
 # On the left, once more the distance to the ideal. On the right a *reliability diagram*: it sorts the test digits by
-# confidence, cuts them into groups of equal size, and asks how often each group is right. On the dashed line confidence and accuracy agree; above it a network is too modest,
-# below it too sure. After a short training with much dropout all three are too modest; weight scaling adds to
-# that.
+# confidence, cuts them into groups of equal size, and asks how often each group is right. On the dashed line confidence
+# and accuracy agree; above it a network is too modest, below it too sure. After a short training with much dropout all
+# three are too modest; weight scaling adds to that.
 
 # %% tags=["picture"]
 plots.summary(distance, predictions, y_test)

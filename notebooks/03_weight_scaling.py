@@ -143,7 +143,8 @@ print("gates right before and after the ReLU, no linear layer between:", geometr
 #
 # ## Exact, second: linear regression with Gaussian noise
 #
-# Now the prediction is a density: $f_\sigma(y \mid x) = \mathcal{N}\big(y;\, w^\top(\tilde\sigma\circ x) + b,\, \tau^2\big)$.
+# Now the prediction is a density:
+# $f_\sigma(y \mid x) = \mathcal{N}\big(y;\, w^\top(\tilde\sigma\circ x) + b,\, \tau^2\big)$.
 #
 # *Proof.* The mean over masks of $\log f_\sigma$ is $-\frac{1}{2\tau^2}\mathbb{E}_\sigma[(y-\mu_\sigma)^2]$ plus a
 # constant, with $\mu_\sigma = w^\top(\tilde\sigma\circ x) + b$. Write $\mu$ for the mean of $\mu_\sigma$:
@@ -440,9 +441,9 @@ In its section 3.1 it calls weight scaling only weakly motivated, since mean and
 # The numbers do not contradict each other. LeNet drops units before its last layer only: weight scaling *is* the
 # geometric mean there, and the two errors are equal (though the average of masks is another mean). LeNetAll and Quick
 # have gates in front of nonlinearities and pooling. For LeNetAll the errors differ by two digits of 10,000, which is
-# noise, for Quick by 1.4 points. That the differences in error are small next to our distances is because an error counts only which
-# class comes first; and the networks here have random weights, while training with dropout makes a network one on
-# which its masks agree. The book adds a warning: no theory says how accurate the rule is in deep networks, yet it
+# noise, for Quick by 1.4 points. That the differences in error are small next to our distances is because an error counts
+# only which class comes first; and the networks here have random weights, while training with dropout makes a network one
+# on which its masks agree. The book adds a warning: no theory says how accurate the rule is in deep networks, yet it
 # often works well.
 #
 # **In one sentence:** weight scaling is the geometric mean over all masks as long as what lies between gates and

@@ -133,10 +133,10 @@ def J_prime(loss, f, q):
 # > $\ell(y, \hat y) = g_1(y) + g_2(\hat y) + \langle y, g_3(\hat y)\rangle$,
 # > *then there is a number* $\Delta$ *with* $J(q) = J'(q) + \Delta$ *for every* $q$.
 #
-# The first part says that what we go down is an upper bound of what we want to be low. The second says that
-# it is the same function up to a constant: the same gradients, the same minimisers in any family of students.
-# Looking at a single mask loses nothing on average; it only makes the gradient noisier. All Bregman divergences satisfy it, KL and the squared error
-# among them (notebook 05 is about them).
+# The first part says that what we go down is an upper bound of what we want to be low. The second says that it is the
+# same function up to a constant: the same gradients, the same minimisers in any family of students. Looking at a single
+# mask loses nothing on average; it only makes the gradient noisier. All Bregman divergences satisfy it, KL and the
+# squared error among them (notebook 05 is about them).
 #
 # **Proof of i).** Jensen's inequality: a convex function of a mean is at most the mean of the function. Fix
 # $x$, hence also $q(x)$. The function $y \mapsto \ell(y, q(x))$ is convex, and $f_\sigma(x)$ is random
@@ -219,11 +219,11 @@ for name, loss in losses.items():
 # %% [markdown]
 # ## The empirical version
 #
-# In practice neither mean is exact. There are $n$ examples instead of all possible ones: the paper's $\hat J$
-# and $\hat J'$, equations 6 and 7. And where all masks are needed there are $m$ of them (equation 4); let us write
-# $\hat J_m$ and $\hat J'_m$ then. But the proof asked nothing of the distribution of $x$ or $\sigma$, and a list of examples
-# or masks, each equally likely, is a distribution, too. So the theorem holds for any sample, word for word,
-# with a $\Delta$ of its own:
+# In practice neither mean is exact. There are $n$ examples instead of all possible ones: the paper's $\hat J$ and
+# $\hat J'$, equations 6 and 7. And where all masks are needed there are $m$ of them (equation 4); let us write $\hat J_m$
+# and $\hat J'_m$ then. But the proof asked nothing of the distribution of $x$ or $\sigma$, and a list of examples or
+# masks, each equally likely, is a distribution, too. So the theorem holds for any sample, word for word, with a $\Delta$
+# of its own:
 
 # %%
 def sampled(f, m, n):

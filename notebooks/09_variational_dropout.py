@@ -140,11 +140,11 @@ print(f"at log α = 8 the cubic is wrong by {(curves['cubic (2015)'] - exact)[-1
 # ## Noise that is added, not multiplied
 #
 # Why did nobody use large rates before? In $w = \theta\,(1 + \sqrt\alpha\,\varepsilon)$ the derivative
-# $\partial w/\partial\theta = 1 + \sqrt\alpha\,\varepsilon$ is noise itself (equation 11). The paper writes
-# the same weight as $w = \theta + \sigma\varepsilon$, where $\sigma$ is no mask but the standard deviation of the
-# weight, and learns $\sigma^2$ instead of $\alpha$: then $\partial w/\partial\theta = 1$ (equation 12). A second trick is older: the sum $\sum_j w_j x_j$ is
-# Gaussian, so draw *it*, once for each example, instead of one set of weights for a whole batch (*local
-# reparametrisation*, equation 17):
+# $\partial w/\partial\theta = 1 + \sqrt\alpha\,\varepsilon$ is noise itself (equation 11). The paper writes the same
+# weight as $w = \theta + \sigma\varepsilon$, where $\sigma$ is no mask but the standard deviation of the weight, and
+# learns $\sigma^2$ instead of $\alpha$: then $\partial w/\partial\theta = 1$ (equation 12). A second trick is older: the
+# sum $\sum_j w_j x_j$ is Gaussian, so draw *it*, once for each example, instead of one set of weights for a whole batch
+# (*local reparametrisation*, equation 17):
 #
 # $$b \sim \mathcal N\Big(\sum_j \theta_j x_j,\; \sum_j \sigma_j^2\, x_j^2\Big).$$
 #
