@@ -299,6 +299,17 @@ def test_grades_have_the_names_of_students_and_nbgrader_does_not_see_them(tmp_pa
     assert (kept / "Smith [Bob]" / "00_tour" / "graded.ipynb").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system whose names are bytes")
+def test_a_name_that_is_no_utf_8_is_graded_and_spelt_out(tmp_path, quick, capsys):
+    name = b"M\xfcller".decode("utf-8", "surrogateescape")
+    lay_out(tmp_path / "submissions", {f"{name}/00_tour": "{}", f"{name}/b/00_tour": "{}", "Müller/00_tour": "{}"})
+    table = grading.grade(tmp_path / "submissions", tmp_path / "grades")
+    assert list(table.student) == ["Müller", r"M\xfcller"]
+    kept = grading.place(tmp_path / "submissions", tmp_path / "grades")
+    assert list(pd.read_csv(kept / "grades.csv").student) == list(table.student)
+    assert capsys.readouterr().out.startswith(r"M\xfcller: b/00_tour.ipynb is not graded")
+
+
 def test_what_is_no_students_folder_is_not_graded(tmp_path, quick, capsys):
     names = ("Ada/00_tour", ".git/00_tour", "__MACOSX/Ada/00_tour", "00_tour", ".hidden")
     lay_out(tmp_path / "submissions", {name: "{}" for name in names})

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from helpers.course import autograding, exercises
 from helpers.course.autograding import Limits
-from helpers.course.submissions import choose, folders
+from helpers.course.submissions import choose, folders, readable
 from helpers.pages import BUILD, write
 
 LIMITS = Limits()
@@ -60,7 +60,7 @@ def grade(
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise ValueError(f"{submissions} and {folder}, where grades go, are one in the other: move the submissions")
     known = {path.stem: path for path in exercises.every_notebook()}
-    chosen = {one.name: choose(one, known) for one in folders(submissions)}
+    chosen = {readable(one.name): choose(one, known) for one in folders(submissions)}
     names = sorted(set().union(*chosen.values()))
     if not names:
         raise ValueError(f"no notebook of the suite is in a folder of {submissions}: expected STUDENT/00_tour.ipynb")

@@ -5,6 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def readable(name: str) -> str:
+    """The `name` of a file as text: bytes that are no UTF-8, which old archives leave in it, become \\xfc and the like."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def say(message: str) -> None:
+    print(readable(message))
+
+
 def has_solutions(path: Path) -> bool:
     with suppress(OSError):  # `points` says what is wrong with a notebook that cannot be read
         return b"### BEGIN SOLUTION" in path.read_bytes()
@@ -19,7 +28,7 @@ def folders(submissions: Path) -> list[Path]:
     paths = [path for path in sorted(submissions.iterdir()) if not path.name.startswith((".", "__"))]
     for path in paths:
         if not path.is_dir():
-            print(f"{path.name} is in no student's folder, and is not graded")
+            say(f"{path.name} is in no student's folder, and is not graded")
     return [path for path in paths if path.is_dir()]
 
 
@@ -32,21 +41,21 @@ def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
     # have been unpacked under the same name, but it has no .py halves.
     clones = [path for path in sorted(one.rglob("dropout-distillation")) if any(path.glob("notebooks/[0-9]*.py"))]
     for clone in clones:
-        print(f"{one.name}: {clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded")
+        say(f"{one.name}: {clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded")
     files = [path for path in one.rglob("[!.]*") if path.is_file()]
     files = [path for path in files if not any(path.is_relative_to(clone) for clone in clones)]
     paths = [path for path in files if path.suffix == ".ipynb"]
     if files and not paths:
-        print(f"{one.name}: no notebook is in it, only {', '.join(sorted(path.name for path in one.iterdir()))}")
+        say(f"{one.name}: no notebook is in it, only {', '.join(sorted(path.name for path in one.iterdir()))}")
     chosen: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: (len(path.parts), path)):
         name, where = path.stem, f"{one.name}: {path.relative_to(one)}"
         if name not in known:
-            print(f"{where} has the name of no notebook of the suite, and is not graded")
+            say(f"{where} has the name of no notebook of the suite, and is not graded")
         elif has_solutions(path):
-            print(f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded")
+            say(f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded")
         elif name in chosen:
-            print(f"{where} is not graded: there is {chosen[name].relative_to(one)} too, and that is")
+            say(f"{where} is not graded: there is {chosen[name].relative_to(one)} too, and that is")
         else:
             chosen[name] = path
     return chosen
