@@ -1,6 +1,7 @@
 """Mini-batches from what people have: tensors, a Dataset or a DataLoader, with or without labels in it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from operator import index
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Rows:
     """
 
     def __init__(self, n: int, batch_size: int):
+        batch_size = index(batch_size)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         whole, rest = divmod(n, batch_size)

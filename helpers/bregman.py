@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -94,7 +95,8 @@ class KL(Bregman):
         return (torch.xlogy(y, y) - torch.xlogy(y, y_hat) - y + y_hat).sum(-1)
 
     def with_logits(self, y: Tensor, logits: Tensor) -> Tensor:
-        """KL(y ‖ softmax(logits)) for y on the simplex; it and its gradient are finite wherever differences of logits are.
+        """KL(y ‖ softmax(logits)) for y on the simplex; it and its gradient are finite wherever differences of logits are,
+        and where a logit is -inf and y zero, as for a class that is masked.
 
         Parameters
         ----------
@@ -105,7 +107,7 @@ class KL(Bregman):
         -------
         [...]
         """
-        return (torch.xlogy(y, y) - y * logits.log_softmax(-1)).sum(-1)
+        return (torch.xlogy(y, y) - y * logits.log_softmax(-1).masked_fill(y == 0, 0)).sum(-1)
 
 
 class Mahalanobis(Bregman):
@@ -181,6 +183,11 @@ class Logistic(Bregman):
 
     def __call__(self, y: Tensor, y_hat: Tensor) -> Tensor:
         return self.phi(y) - (torch.xlogy(y, y_hat) + torch.special.xlog1py(1 - y, -y_hat)).sum(-1)
+
+    def with_logits(self, y: Tensor, logits: Tensor) -> Tensor:
+        """ℓ(y, sigmoid(logits)); it and its gradient are finite wherever the logits are, where a sigmoid is rounded to 1
+        too. Shapes as in `KL.with_logits`."""
+        return self.phi(y) + F.binary_cross_entropy_with_logits(logits, y, reduction="none").sum(-1)
 
 
 class Exponential(Bregman):

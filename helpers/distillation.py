@@ -10,16 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from helpers import bregman, checkpoints, functional, gates
 from helpers.batches import unlabelled
+from helpers.draws import require_draws
 from helpers.inputs import Inputs, call, each, require_positive
-from helpers.predictors import (
-    Output,
-    device_of,
-    explained,
-    full_precision,
-    require_draws,
-    require_logits,
-    softmax,
-)
+from helpers.predictors import Output, device_of, explained, full_precision, require_logits, softmax
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, length, mixed_precision, not_finite
 
@@ -74,14 +67,16 @@ def distill(
     perturb : from a batch [n, ...] (or a dictionary or tuple) to the batch that the networks see, called in each step on
         their device (for example `datasets.drop_pixels`); it is the same for teacher and student.
     samples : gated teachers per example and step, averaged before the loss is taken.
-    output : from what the networks return to the predictions that are compared. For a regression: ``loss=
-        bregman.squared_euclidean, output=lambda z: z``.
+    output : from what the networks return to the predictions [n, K] that are compared. For a regression: ``loss=
+        bregman.squared_euclidean, output=lambda z: z``; for classes that do not exclude each other ``loss=
+        bregman.logistic, output=torch.sigmoid``.
     autocast : type in which the networks compute, as in `training.train`.
     device : where to compute. Default: where the teacher is.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
     progress : whether to show a progress bar with loss and learning rate.
     checkpoint : file to write after each epoch. If it exists, distillation continues from it, to the same weights; those
-        with which `student` comes are then of no account. Of a Dataset or DataLoader it remembers kind and length alone.
+        with which `student` comes are then of no account. Of a Dataset or DataLoader it remembers kind and length alone,
+        and nothing of a random generator of its own.
 
     Returns
     -------
@@ -107,14 +102,16 @@ def distill(
     require_positive("samples", samples)
     batches = unlabelled(inputs, batch_size)
     device = device_of(teacher) if device is None else torch.device(device)
+    if student is not None:
+        require_own_parameters(student, teacher, teacher_stays=device == device_of(teacher))
     if device != device_of(teacher):
-        teacher = copy.deepcopy(teacher).to(device)
+        teacher = copied(teacher).to(device)
     if student is None:
-        student = gates.remove(copy.deepcopy(teacher)).eval().requires_grad_()
+        student = gates.remove(copied(teacher)).requires_grad_()
+        student.eval()
     elif stochastic := [name for name, layer in gates.stochastic_layers(student).items() if gates.rate_is_known(layer)]:
         raise ValueError(f"the student drops units itself, in {stochastic}; call gates.remove(student) first")
     student.to(device)
-    require_own_parameters(student, teacher)
     for layer in student.modules():
         if isinstance(layer, nn.RNNBase):
             layer.train()  # without dropout its mode makes no difference, but cuDNN has no backward pass in eval mode
@@ -132,12 +129,15 @@ def distill(
                 require_draws(teacher, x, output)
                 require_deterministic(student, x, output)
             with torch.no_grad():
-                passes = [full_precision(call(teacher, each(torch.clone, x))) for _ in range(samples)]
-            q = full_precision(call(student, x))
+                passes = [call(teacher, each(torch.clone, x)) for _ in range(samples)]
+            q = call(student, x)
         if first:
             require_logits(passes[0], output)
             require_logits(q, output)
+        passes, q = [full_precision(z) for z in passes], full_precision(q)
+        if first:
             require_same_shape(output(passes[0]), output(q))
+            require_classes(output(q))
             first = False
         f = sum(output(z) for z in passes) / samples
         return divergence(f, q).mean()
@@ -157,10 +157,10 @@ def distill(
             progress=progress,
             checkpoint=checkpoint,
             settings=lambda: {
-                "batch_size": batch_size,
+                "batch_size": int(batch_size),
                 "perturb": checkpoints.describe(perturb),
                 "loss": checkpoints.describe(loss),
-                "samples": samples,
+                "samples": int(samples),
                 "output": checkpoints.describe(output),
                 "autocast": str(autocast),
                 "rates": gates.rates(teacher),
@@ -169,12 +169,14 @@ def distill(
                 "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else kind_and_length(inputs),
             },
         )
-    return student.eval()
+    student.eval()
+    return student
 
 
 def loss_of_logits(loss: Loss, output: Output) -> Loss:
-    """(f [n, K], logits [n, K]) -> ℓ(f, output(logits)) [n], by way of log-softmax where the loss offers that."""
-    if output is softmax and hasattr(loss, "with_logits"):
+    """(f [n, K], logits [n, K]) -> ℓ(f, output(logits)) [n], by way of the logits' logarithms where the loss offers that."""
+    links = {bregman.KL: softmax, bregman.Logistic: torch.sigmoid}
+    if links.get(type(loss)) is output:
         return loss.with_logits
     return lambda f, logits: loss(f, output(logits))
 
@@ -184,18 +186,53 @@ def require_same_shape(f: Tensor, q: Tensor) -> None:
         raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")
 
 
-def require_own_parameters(student: nn.Module, teacher: nn.Module) -> None:
+def require_classes(q: Tensor) -> None:
     """
     Raises
     ------
-    ValueError : if to train `student` would change `teacher`.
+    ValueError : if predictions `q` have no dimension of classes, in whose place a loss would take the examples.
+    """
+    if q.ndim < 2:
+        raise ValueError(
+            f"the predictions compared are {list(q.shape)}, and losses take [n, K]: end `output` with .unsqueeze(-1), for "
+            "example output=lambda z: z.sigmoid().unsqueeze(-1)."
+        )
+
+
+def require_own_parameters(student: nn.Module, teacher: nn.Module, teacher_stays: bool) -> None:
+    """
+    Raises
+    ------
+    ValueError : if to train `student` would change `teacher`, or take a part of it to another device.
     """
     of_teacher = {id(parameter) for parameter in teacher.parameters()}
-    if shared := [name for name, p in student.named_parameters() if p.requires_grad and id(p) in of_teacher]:
+    shared = {name: p for name, p in student.named_parameters() if id(p) in of_teacher}
+    if trained := [name for name, p in shared.items() if p.requires_grad]:
         raise ValueError(
-            f"the student shares {shared} with its teacher, which would change with it: give the student a copy "
+            f"the student shares {trained} with its teacher, which would change with it: give the student a copy "
             "(copy.deepcopy), or freeze what they share (requires_grad_(False))."
         )
+    if shared and not teacher_stays:
+        raise ValueError(
+            f"the student shares {list(shared)} with its teacher, which would be moved with it: move both to the device "
+            "first, or give the student a copy (copy.deepcopy)."
+        )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of `model`.
+
+    Raises
+    ------
+    ValueError : if it cannot be copied, as a network that keeps what it has computed with gradients.
+    """
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the {type(model).__name__} cannot be copied ({error}). If it keeps what it computes (self.h = ..., pruning, "
+            "old weight_norm), call it once under torch.no_grad() first, or make those plain parameters again."
+        ) from error
 
 
 def kind_and_length(inputs: Dataset | DataLoader) -> str:
@@ -211,7 +248,7 @@ def require_deterministic(student: nn.Module, x: Inputs, output: Output) -> None
     """
     if not functional.runs_own_code(student):
         return
-    twin = copy.deepcopy(student)  # whose BatchNorm may learn from it
+    twin = copied(student)  # whose BatchNorm may learn from it
     with torch.no_grad(), seeded(0, device_of(student)):
         first, second = (output(call(twin, each(torch.clone, x))) for _ in range(2))
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):

@@ -106,7 +106,8 @@ def maximise(
             "data": checkpoints.fingerprint([inputs, labels]),
         },
     )
-    return model.eval()
+    model.eval()
+    return model
 
 
 def kl_weight(epoch: int, warm_up: tuple[int, int]) -> float:

@@ -19,9 +19,12 @@ DROPOUTS = {
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, F.rrelu),
     *(torch.dropout, torch.alpha_dropout, torch.feature_alpha_dropout, torch.rrelu, torch.bernoulli),
 }
+NOISE = {torch.rand, torch.rand_like, torch.randn, torch.randn_like}  # of which some make gates by hand
 # Attention drops only where it is told to, so that calling it alone says nothing.
 ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-DRAWING = DROPOUTS | ATTENTION | {"bernoulli", "bernoulli_"}  # the last two are methods of a tensor
+DRAWING = DROPOUTS | ATTENTION | NOISE | {"bernoulli", "bernoulli_"}  # the last two are methods of a tensor
+
+SET_UP = {"__init__", "reset_parameters"}  # where weights are drawn
 
 # What a function may be wrapped in, and where each keeps it.
 WRAPPERS = {
@@ -34,18 +37,23 @@ WRAPPERS = {
 
 
 def drops_in_forward(module: nn.Module) -> bool:
-    """Whether the class of `module` names both `self.training` and a functional dropout or dropping attention.
+    """Whether the class of `module` names both `self.training` and a functional dropout, dropping attention or random numbers.
 
     Its methods and properties are read, decorated or not, and the functions that they call by name; those of PyTorch
-    itself are not. The rate is not known: it may be zero.
+    itself are not, nor what sets the module up. The rate is not known: it may be zero.
     """
     return class_drops(type(module))
+
+
+def asks_for_mode(module: nn.Module) -> bool:
+    """Whether code of the class of `module` that is not PyTorch's names `self.training`."""
+    return "training" in own_code(type(module))
 
 
 def ignores_mode(module: nn.Module) -> bool:
     """Whether `module` has a forward that is not PyTorch's and never asks for `self.training`, as dropout that is always
     on does not."""
-    return not of_pytorch(type(module).forward) and "training" not in own_code(type(module))
+    return not of_pytorch(type(module).forward) and not asks_for_mode(module)
 
 
 def runs_own_code(model: nn.Module) -> bool:
@@ -61,8 +69,8 @@ def class_drops(kind: type[nn.Module]) -> bool:
 @cache
 def own_code(kind: type[nn.Module]) -> set:
     """What is `reached` from the members of `kind` and of those of its bases that are not PyTorch's."""
-    members = [member for base in kind.__mro__ if not of_pytorch(base) for member in vars(base).values()]
-    return reached(member for member in members if not isinstance(member, str))
+    members = [item for base in kind.__mro__ if not of_pytorch(base) for item in vars(base).items()]
+    return reached(member for name, member in members if name not in SET_UP and not isinstance(member, str))
 
 
 def of_pytorch(thing: type | Callable) -> bool:

@@ -39,8 +39,8 @@ def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     `nn.MultiheadAttention(dropout=p)`, `nn.LSTM/GRU/RNN(dropout=p)` of more than one layer, `nn.RReLU`, the layers
     of `helpers.variational`, and torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
 
-    A module of yours that calls `F.dropout(x, p, self.training)` or attention that drops (`helpers.functional`) is one
-    too, whatever its rate, which cannot be known; so is a subclass of a recurrent layer or of attention that does so.
+    A module of yours that calls `F.dropout(x, p, self.training)`, attention that drops, or `torch.rand` and the like
+    (`helpers.functional`) is one too, whatever its rate, which cannot be known; so is a subclass of a recurrent layer or of attention that does so.
 
     Returns
     -------

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from helpers import gates, moments, prefix, thinned
-from helpers.inputs import Inputs, call, each, parts, repeated, require_finite, require_positive, size, split
+from helpers.draws import require_draws
+from helpers.inputs import Inputs, call, each, parts, require_finite, require_positive, size, split
 from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
@@ -28,7 +29,6 @@ Output = Callable[[Tensor], Tensor]
 BATCH = 64
 MAX_GATES = 20
 FEW_CLASSES = 50
-PASSES = 10  # that must not all return the same
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ def standard(model: nn.Module, x: Tensor, *, output: Output = softmax, batch_siz
     """
 
     def predict(batch: Inputs) -> Tensor:
-        z = full_precision(call(model, batch))
+        z = call(model, batch)
         require_logits(z, output)
-        return full_precision(output(z))
+        return full_precision(output(full_precision(z)))
 
     with gates.deterministic(model), explained(model, x):
         return in_batches(predict, model, x, batch_size)
@@ -186,10 +186,10 @@ def exact(
             masks, weights = gates.enumerated(layers, shapes, start, min(start + chunk, 2**n))
             masks = {name: mask.repeat_interleave(rows, 0) for name, mask in masks.items()}
             with gates.fixed(model, masks):
-                z = full_precision(halves.after(*halves.copies(values, len(weights))))
+                z = halves.after(*halves.copies(values, len(weights)))
             if start == 0:
                 require_logits(z, output)
-            f = transform(z)
+            f = transform(full_precision(z))
             f_by_mask = f.reshape(len(weights), rows, *f.shape[1:]).double()
             total = total + torch.tensordot(weights.to(f.device), f_by_mask, 1)
         return (total if mean == "arithmetic" else total.softmax(-1)).to(f.dtype)
@@ -250,10 +250,10 @@ def over_masks(
         def mean(batch: Inputs) -> Tensor:
             values, n, total = halves.before(batch), size(batch), None
             for masks in halves.rounds(values, m):
-                z = full_precision(halves.passes(values, masks))
+                z = halves.passes(values, masks)
                 if total is None:
                     require_logits(z, output)
-                added = full_precision(transform(z)).unflatten(0, (masks, n)).sum(0)
+                added = full_precision(transform(full_precision(z))).unflatten(0, (masks, n)).sum(0)
                 total = added if total is None else total + added
             return finish(total / m)
 
@@ -272,9 +272,9 @@ def over_thinned_networks(
         h = in_batches(lambda batch: halves.before(batch)[0], model, x, batch_size).to(device_of(model))
         with torch.no_grad():
             passes = thinned.passes(halves.layers, h)
-            first = full_precision(next(passes))
+            first = next(passes)
             require_logits(first, output)
-            total = full_precision(output(first))
+            total = full_precision(output(full_precision(first)))
             for z in islice(passes, m - 1):
                 total = total + full_precision(output(full_precision(z)))
     return (total / m).to(parts(x)[0].device)
@@ -330,7 +330,8 @@ def require_logits(z: Any, output: Output) -> None:
     Raises
     ------
     TypeError : if `output` is the softmax and `z` no tensor.
-    ValueError : if `output` is the softmax and `z` [N, K] can be no logits: probabilities already, or one number each.
+    ValueError : if `output` is the softmax and `z` [N, K] can be no logits: probabilities already, one number each, or
+        images, whose classes are not in the last dimension.
     """
     if output is not softmax:
         return
@@ -344,29 +345,16 @@ def require_logits(z: Any, output: Output) -> None:
             "the network returns one number per example, of which the softmax is always 1: pass output=torch.sigmoid and "
             "a loss for that, or output=lambda z: z for a regression."
         )
-    if (z >= 0).all() and ((z.sum(-1) - 1).abs() < 20 * torch.finfo(z.dtype).eps).all():
+    if z.ndim > 3:
+        raise ValueError(
+            f"the network returns {list(z.shape)}, of which the softmax would be taken over the last dimension: say with "
+            "`output` where the classes are, for example output=lambda z: predictors.softmax(z.movedim(1, -1))."
+        )
+    rounding = max(2 * torch.finfo(z.dtype).eps, 20 * torch.finfo(torch.float32).eps)
+    if (z >= 0).all() and ((z.float().sum(-1) - 1).abs() < rounding).all():
         raise ValueError(
             "the network returns probabilities (numbers that are not negative and sum to one) where logits are expected, "
             "so that the softmax would be taken twice: pass output=lambda p: p."
-        )
-
-
-def require_draws(model: nn.Module, x: Inputs, output: Output) -> None:
-    """
-    Raises
-    ------
-    ValueError : if the only gates of `model` are in code of its own, whose rate nobody knows, and sampled passes over
-        `x` never differ.
-    """
-    layers = gates.require_stochastic_layers(model)
-    if any(gates.rate_is_known(layer) for layer in layers.values()):
-        return
-    with gates.sampling(model), torch.no_grad(), seeded(0, device_of(model)):
-        first, *others = (output(call(model, repeated(x, 1))) for _ in range(PASSES))
-    if all(torch.equal(first, other) for other in others):
-        raise ValueError(
-            f"{PASSES} sampled passes through {type(model).__name__} return the same, so there is nothing to average. The "
-            f"only dropout found is in the forward of {list(layers)}: is its rate zero, or is it never reached?"
         )
 
 

@@ -8,6 +8,7 @@ the very numbers that it would have seen, with no random state to store.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def descend(
         run.
     OSError : if the checkpoint cannot be read or written.
     """
+    # NumPy's numbers as Python's: a checkpoint that holds others cannot be read.
+    epochs, hyperparameters = index(epochs), {name: float(value) for name, value in hyperparameters.items()}
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     rates = schedule(lr, epochs)
@@ -88,11 +91,11 @@ def descend(
     descent = optimizer(parameters, lr=rates[0], **hyperparameters)
     path, identity, first = None, {}, 0
     if checkpoint is not None:
-        path = Path(checkpoint)
+        path = Path(checkpoint).expanduser()
         identity = {
             "epochs": epochs,
             "lr": rates,
-            **{name: float(value) for name, value in hyperparameters.items()},
+            **hyperparameters,
             "seed": int(seed),
             "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
             "trained": [name for name, p in model.named_parameters() if p.requires_grad],
@@ -114,7 +117,7 @@ def descend(
             if begin is not None:
                 begin(epoch)
             shown, step = None, None
-            with seeded(derived(seed, epoch), device):
+            with torch.enable_grad(), seeded(derived(seed, epoch), device):
                 for step, batch in enumerate(batches):
                     loss = objective(batch)
                     descent.zero_grad()
@@ -126,7 +129,8 @@ def descend(
                         bar.set_postfix_str(f"epoch {epoch + 1}/{epochs}, loss={shown:.4f}, lr={rate:g}", refresh=False)
                     bar.update()
             if step is None:
-                raise ValueError("the data set is empty: an epoch had no batch in it")
+                why = "they can be gone through only once" if epoch > first else "the data set is empty"
+                raise ValueError(f"there was no batch in epoch {epoch + 1}: {why}")
             if name := not_finite(model):  # after the last steps, whose losses nobody looked at
                 raise FloatingPointError(f"{name!r} became infinite or NaN in epoch {epoch + 1}: {advice(rate)}")
             if path is not None:

@@ -87,14 +87,15 @@ def train(
         progress=progress,
         checkpoint=checkpoint,
         settings=lambda: {
-            "batch_size": batch_size,
+            "batch_size": int(batch_size),
             "rates": gates.rates(model),
             "perturb": checkpoints.describe(perturb),
             "autocast": str(autocast),
             "data": checkpoints.fingerprint([inputs, labels]),
         },
     )
-    return model.eval()
+    model.eval()
+    return model
 
 
 def require_examples(

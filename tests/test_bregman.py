@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import mahalanobis
-from scipy.special import kl_div, rel_entr, softmax
+from scipy.special import expit, kl_div, rel_entr, softmax
 
 from helpers import bregman
 
@@ -345,3 +345,32 @@ def test_a_loss_that_is_no_bregman_divergence_has_a_gap_that_moves(loss, ensembl
 def test_objectives_want_f_by_mask_example_and_class(f, q):
     with pytest.raises(ValueError, match=r"expected f \[M, N, K\] and q \[N, K\]"):
         bregman.objectives(bregman.kl, torch.rand(f), torch.rand(q))
+
+
+def test_kl_with_logits_lets_classes_be_masked():
+    """What is certain not to be has the logit -inf, in teacher and student alike."""
+    logits = torch.tensor([0.3, float("-inf"), -0.2], requires_grad=True)
+    y = torch.tensor([0.6, 0.0, 0.4])
+    loss = bregman.kl.with_logits(y, logits)
+    loss.backward()
+    rest = torch.tensor([0.3, -0.2]).softmax(-1)
+    assert loss.item() == pytest.approx(rel_entr([0.6, 0.4], rest.numpy()).sum(), abs=1e-6)
+    torch.testing.assert_close(logits.grad, torch.tensor([rest[0] - 0.6, 0.0, rest[1] - 0.4]))
+
+
+@maths
+@given(y=arrays(np.float64, 4, elements=st.floats(0, 1)), logits=arrays(np.float64, 4, elements=st.floats(-30, 30)))
+def test_logistic_with_logits_is_that_of_their_sigmoids(y, logits):
+    """Of two coins the divergence is KL between two distributions over heads and tails."""
+    q, rest = expit(logits), expit(-logits)
+    expected = (rel_entr(y, q) + rel_entr(1 - y, rest)).sum()
+    found = bregman.logistic.with_logits(torch.from_numpy(y), torch.from_numpy(logits))
+    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [20.0, 1e4])
+def test_logistic_with_logits_has_a_gradient_where_sigmoids_are_rounded_to_one(size):
+    logits = torch.tensor([size, -size, size], requires_grad=True)
+    y = torch.tensor([1.0, 0.0, 0.25])
+    bregman.logistic.with_logits(y, logits).backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([0.0, 0.0, 0.75]), atol=1e-6, rtol=0)

@@ -650,3 +650,121 @@ def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_step(tmp_
             **SHORT,
         )
     assert not steps
+
+
+class OneShot(IterableDataset):
+    """As a generator, it can be gone through once."""
+
+    def __init__(self):
+        self.rest = iter(INPUTS)
+
+    def __iter__(self):
+        return self.rest
+
+
+def image_network():
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.5), nn.Conv2d(8, 4, 1))
+
+
+def probabilities_network(dtype):
+    return nn.Sequential(*teacher_network(), nn.Softmax(-1)).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": image_network(), "inputs": torch.randn(6, 3, 5, 5)}, r"returns \[6, 4, 5, 5\].*movedim"),
+        (
+            {"teacher": nn.Sequential(*teacher_network(classes=1), nn.Flatten(0)), "output": torch.sigmoid},
+            r"compared are \[8\], .*unsqueeze",
+        ),
+        ({"inputs": OneShot()}, "no batch in epoch 2: they can be gone through only once"),
+        *(
+            ({"teacher": probabilities_network(dtype), "inputs": INPUTS.to(dtype)}, "softmax would be taken twice")
+            for dtype in (torch.float32, torch.bfloat16, torch.float64)
+        ),
+    ],
+    ids=["images", "one number", "one shot", "float32", "bfloat16", "float64"],
+)
+def test_what_would_be_wrong_in_silence_is_refused_in_words(change, message):
+    with pytest.raises(ValueError, match=message):
+        distill(**{"teacher": teacher_network(), "inputs": INPUTS, **SHORT, **change})
+
+
+def test_images_are_distilled_class_by_class():
+    model, x = image_network(), torch.randn(6, 3, 5, 5)
+    pixels = lambda z: predictors.softmax(z.movedim(1, -1))
+    student = distill(model, x, output=pixels, **SHORT)
+    assert pixels(student(x)).shape == (6, 5, 5, 4)
+
+
+@pytest.mark.parametrize("device", [None, "cpu", "cpu:0"])
+def test_however_the_device_is_spelt_no_shared_parameter_is_trained(device):
+    teacher = teacher_network()
+    weight = teacher[0].weight.clone()
+    with pytest.raises(ValueError, match=r"shares \['0.weight', '0.bias'\] with its teacher, which would change"):
+        distill(teacher, INPUTS, student=nn.Sequential(teacher[0], nn.Linear(8, K)), device=device, **SHORT)
+    assert torch.equal(teacher[0].weight, weight)
+
+
+def test_a_shared_parameter_is_not_taken_to_another_device():
+    teacher = teacher_network()
+    student = nn.Sequential(teacher[0].requires_grad_(False), nn.Linear(8, K))
+    with pytest.raises(ValueError, match="would be moved with it"):
+        distill(teacher, INPUTS, student=student, device="meta", **SHORT)
+    assert teacher[0].weight.device.type == "cpu"
+
+
+def test_numbers_of_numpy_are_numbers(path):
+    run = {"epochs": np.int64(2), "batch_size": np.int64(8), "samples": np.int64(1), "seed": np.int64(0)}
+    run |= {"lr": np.float64(0.1), "momentum": np.float32(0.5), "progress": False}
+    student = distill(teacher_network(), INPUTS, checkpoint=path, **run)
+    again = distill(teacher_network(), INPUTS, checkpoint=path, **run)
+    assert_same_to_the_bit(student, again)
+
+
+def test_a_checkpoint_in_the_home_folder_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    distill(teacher_network(), INPUTS, checkpoint="~/student.ckpt", **SHORT)
+    assert (tmp_path / "student.ckpt").exists()
+
+
+def test_distillation_records_the_gradients_that_it_needs():
+    student = distill(teacher_network(), INPUTS, **SHORT)
+    with torch.no_grad():
+        assert_same_to_the_bit(distill(teacher_network(), INPUTS, **SHORT), student)
+
+
+class ReturnsNothing(nn.Sequential):
+    def train(self, mode=True):
+        super().train(mode)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_network_whose_train_returns_nothing_is_returned_all_the_same(own):
+    teacher = ReturnsNothing(*teacher_network())
+    student = distill(teacher, INPUTS, student=ReturnsNothing(*student_network()) if own else None, **SHORT)
+    assert isinstance(student, ReturnsNothing) and not student.training
+
+
+class Remembers(nn.Sequential):
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
+
+
+def test_a_network_that_cannot_be_copied_is_refused_in_words():
+    teacher = Remembers(*teacher_network())
+    teacher(INPUTS)
+    with pytest.raises(ValueError, match=r"cannot be copied .*torch.no_grad"):
+        distill(teacher, INPUTS, **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("loss", "output"), [(bregman.kl, predictors.softmax), (bregman.logistic, torch.sigmoid)], ids=["kl", "logistic"]
+)
+def test_predictions_that_are_rounded_to_one_can_be_distilled(loss, output):
+    teacher = seeded_network(lambda: nn.Dropout(0.5), lambda: nn.Linear(D, K), scale=1000.0)
+    student = distill(teacher, INPUTS, loss=loss, output=output, **SHORT)
+    assert all(p.isfinite().all() for p in student.parameters())
