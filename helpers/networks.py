@@ -61,26 +61,28 @@ class LeNet(Layers):
 class LeNetAll(Layers):
     """LeNet with dropout after every convolution and fully connected layer but the last.
 
-    Grey images [N, 1, 28, 28] to logits [N, 10]; 431,080 parameters. Dropout comes right after the
-    convolution, before pooling, as the paper's words say; see `Quick` for why that matters.
+    Grey images [N, 1, 28, 28] to logits [N, 10]; 431,080 parameters.
 
     Parameters
     ----------
     p : rate of all three dropout layers.
     widths : units of the two convolutions and of the first fully connected layer. Smaller numbers give compressed
         students.
+    drop_before_pool : where dropout sits in the first two blocks. ``True`` is right after the convolution, as the paper's
+        words say; see `Quick` for why that matters.
     """
 
-    def __init__(self, p: float = 0.5, widths: Sequence[int] = (20, 50, 500)):
+    def __init__(self, p: float = 0.5, widths: Sequence[int] = (20, 50, 500), drop_before_pool: bool = True):
         a, b, c = widths
+
+        def block(i: int, conv: nn.Conv2d) -> dict[str, nn.Module]:
+            drop, pool = {f"drop{i}": nn.Dropout(p)}, {f"pool{i}": MaxPool(2)}
+            return {f"conv{i}": conv, **(drop | pool if drop_before_pool else pool | drop)}
+
         super().__init__(
             OrderedDict(
-                conv1=nn.Conv2d(1, a, 5),
-                drop1=nn.Dropout(p),
-                pool1=MaxPool(2),
-                conv2=nn.Conv2d(a, b, 5),
-                drop2=nn.Dropout(p),
-                pool2=MaxPool(2),
+                **block(1, nn.Conv2d(1, a, 5)),
+                **block(2, nn.Conv2d(a, b, 5)),
                 flatten=nn.Flatten(),
                 fc1=nn.Linear(16 * b, c),
                 relu=nn.ReLU(),

@@ -87,13 +87,21 @@ def test_the_placements_have_teachers_of_their_own():
         assert (names.index("Dropout") < names.index("MaxPool2d")) == ("before" in run.row.name)
 
 
-def test_the_trial_of_learning_rates_changes_nothing_else():
+def test_the_trials_on_mnist_change_the_learning_rate_and_in_one_of_them_the_place_of_dropout():
     runs = EXPERIMENTS["learning-rate"]("full", 1)
-    slow = {row.slug: row for row in ROWS if row.data == "mnist"}
-    assert [run.row.slug for run in runs] == [f"{slug}-at-10-times-the-rate" for slug in slow]
-    for run, row in zip(runs, slow.values(), strict=True):
+    lenet, lenetall = (row for row in ROWS if row.data == "mnist")
+    tried = [(lenet, "mnist-lenet"), (lenetall, "mnist-lenetall"), (lenetall, "mnist-lenetall-after-pooling")]
+    assert [run.row.slug for run in runs] == [f"{slug}-at-10-times-the-rate" for _, slug in tried]
+    for run, (row, slug) in zip(runs, tried, strict=True):
         assert run.row.lr == {0: 0.01, 20: 0.001} and row.lr == {0: 0.001, 20: 0.0001}
-        assert replace(run.row, name=row.name, lr=row.lr) == row
+        moved = slug.endswith("after-pooling")
+        assert replace(run.row, name=row.name, lr=row.lr, network=row.network) == row
+        assert (run.row.network == row.network) != moved
+        names = [name for name, _ in run.row.network().named_children()]
+        if row is lenetall:
+            assert (
+                (names.index("pool1") < names.index("drop1")) == (names.index("pool2") < names.index("drop2")) == moved
+            )
 
 
 @pytest.mark.parametrize(("side", "size"), [("figure-3-left", 56), ("figure-3-right", 4)])

@@ -61,6 +61,7 @@ QUICK = [(32, 32), (32, 16), (32, 16), (32, 8), (64, 8), (64, 4), (1024,)]
     [
         (networks.LeNet(), GREY, LENET),
         (networks.LeNetAll(), GREY, LENET),
+        (networks.LeNetAll(drop_before_pool=False), GREY, LENET),
         (networks.Quick(), COLOUR, QUICK),
         (networks.Quick(drop_before_pool=False), COLOUR, QUICK),
         (
@@ -82,7 +83,7 @@ QUICK = [(32, 32), (32, 16), (32, 16), (32, 8), (64, 8), (64, 4), (1024,)]
             ],
         ),
     ],
-    ids=["LeNet", "LeNetAll", "Quick", "Quick, dropped after pooling", "NiN", "AllConv"],
+    ids=["LeNet", "LeNetAll", "LeNetAll, after pooling", "Quick", "Quick, after pooling", "NiN", "AllConv"],
 )
 def test_maps_shrink_as_in_caffe(network, shape, expected):
     assert maps(network, shape) == expected
@@ -93,6 +94,7 @@ def test_maps_shrink_as_in_caffe(network, shape, expected):
     [
         (networks.LeNet, ["relu"]),
         (networks.LeNetAll, ["conv1", "conv2", "relu"]),
+        (lambda: networks.LeNetAll(drop_before_pool=False), ["pool1", "pool2", "relu"]),
         (networks.Quick, ["conv1", "conv2", "conv3", "fc1"]),
         (lambda: networks.Quick(drop_before_pool=False), ["relu1", "pool2", "pool3", "fc1"]),
     ],
@@ -134,11 +136,15 @@ def test_rates_are_those_asked_for(network, rates):
     assert list(gates.rates(network).values()) == rates
 
 
-def test_quick_s_two_placements_start_from_the_same_parameters():
+PLACED = pytest.mark.parametrize(("make", "shape"), [(networks.LeNetAll, GREY), (networks.Quick, COLOUR)])
+
+
+@PLACED
+def test_two_placements_start_from_the_same_parameters(make, shape):
     states = []
     for drop_before_pool in (True, False):
         torch.manual_seed(0)
-        states.append(networks.Quick(drop_before_pool=drop_before_pool).state_dict())
+        states.append(make(drop_before_pool=drop_before_pool).state_dict())
     assert list(states[0]) == list(states[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -166,10 +172,11 @@ def test_a_slice_of_a_network_is_its_layers(make):
     assert list(network[:3]) == list(network)[:3]
 
 
-def test_quick_s_two_placements_share_their_parameters():
-    before, after = networks.Quick(p=0.0), networks.Quick(p=0.0, drop_before_pool=False)
+@PLACED
+def test_two_placements_share_their_parameters(make, shape):
+    before, after = make(p=0.0), make(p=0.0, drop_before_pool=False)
     after.load_state_dict(before.state_dict())
-    x = torch.randn(4, *COLOUR)
+    x = torch.randn(4, *shape)
     torch.testing.assert_close(before.eval()(x), after.eval()(x))
 
 
