@@ -44,14 +44,15 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
 
 
 def called(model: nn.Module, x: Inputs, hosts: Collection[nn.Module] = ()) -> set[nn.Module]:
-    """The modules that a sampled pass over `x` calls, with `hosts` in training mode, too."""
+    """The modules that a sampled pass over `x` calls, as far as it gets, with `hosts` in training mode, too."""
     found: set[nn.Module] = set()
     hooks = [module.register_forward_pre_hook(lambda module, _: found.add(module)) for module in model.modules()]
     try:
         with gates.sampling(model), gates.uncompiled(), torch.no_grad(), seeded(0, parts(x)[0].device):
             for host in hosts:
                 host.training = True
-            call(model, repeated(x, 1))
+            with suppress(Exception):  # the passes that are averaged will say what is wrong, if they fail too
+                call(model, repeated(x, 1))
     finally:
         for hook in hooks:
             hook.remove()
@@ -73,7 +74,5 @@ def passed_by(model: nn.Module, x: Inputs, layers: dict[str, nn.Module], reached
             hosts[name] = path[host]
     if not hosts:
         return []
-    with suppress(Exception):  # whatever such a network does in that mode
-        also = called(model, x, hosts.values())
-        return [name for name in hosts if layers[name] in also]
-    return []
+    also = called(model, x, hosts.values())
+    return [name for name in hosts if layers[name] in also]

@@ -63,6 +63,15 @@ def test_a_branch_that_exists_in_training_only_is_no_reason_to_refuse():
     assert torch.allclose(predictors.monte_carlo(model, X, 10, seed=0), predictors.monte_carlo(plain, X, 10, seed=0))
 
 
+class OfOneSize(Network):
+    def forward(self, x):
+        return self.head(self.drop(self.body(x.reshape(24, 4)).relu()))
+
+
+def test_a_network_that_takes_batches_of_one_size_only_is_averaged():
+    assert predictors.monte_carlo(OfOneSize(), X, 3).shape == (24, 3)
+
+
 @pytest.mark.parametrize("use", [predictors.monte_carlo, distill])
 def test_dropout_that_is_never_called_is_refused(use):
     with pytest.raises(ValueError, match=r"return the same, so there is nothing to average.*'drop'"):
