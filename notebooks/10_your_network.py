@@ -112,7 +112,8 @@ unlabelled = x[ours]
 #
 # `gates.stochastic_layers` lists every module that draws random numbers in training. The network itself is among
 # them (with an empty name): its own code calls `F.dropout`, which no search for layers would find, but which stops
-# when the network's mode says so.
+# when the network's mode says so. Code that makes gates by hand, of `torch.rand`, is found in the same way. A dropout
+# layer that is called behind `if self.training:` is refused by name: call it always, since in eval mode it does nothing.
 
 # %%
 def what_is_random(model):
