@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from helpers import functional, gates
-from helpers.inputs import Inputs, call, each, parts, repeated
+from helpers.inputs import Inputs, call, each, parts, repeated, size
 from helpers.seeding import seeded
 
-PASSES = 10  # that must not all return the same
+# So many passes must not all return the same; more of them if they have few rows, all of which a low rate may spare.
+PASSES = 10
+ROWS = 128
 
 
 def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor]) -> None:
@@ -35,10 +37,11 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
     if reached & set(known.values()):
         return
     with gates.sampling(model), torch.no_grad(), seeded(0, parts(x)[0].device):
-        first, *others = (output(call(model, repeated(x, 1))) for _ in range(PASSES))
+        passes = max(PASSES, ROWS // size(x))
+        first, *others = (output(call(model, repeated(x, 1))) for _ in range(passes))
     if all(torch.equal(first, other) for other in others):
         raise ValueError(
-            f"{PASSES} sampled passes through {type(model).__name__} return the same, so there is nothing to average. Of the "
+            f"{passes} sampled passes through {type(model).__name__} return the same, so there is nothing to average. Of the "
             f"dropout in {list(layers)}: is its rate zero, or is it never reached?"
         )
 
