@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import gates, predictors
+from helpers.inputs import call
 
 
 def restarted(student: nn.Module, teacher: nn.Module) -> nn.Module:
@@ -41,6 +42,9 @@ def restarted(student: nn.Module, teacher: nn.Module) -> nn.Module:
 
 def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
     """Of each layer of `teacher`, keep as many units, drawn at random, as `student` has there (Fig. 3, right).
+
+    Each layer must take what the one before it returns, and nothing else: where the units of two layers are added or put
+    side by side, as in a residual network, those that are kept would not fit together.
 
     Parameters, returns, raises: as `restarted`; and a ValueError if the student is wider somewhere.
     """
@@ -94,8 +98,9 @@ def layers(network: nn.Module) -> list[nn.Module]:
 
 def multiply_adds(network: nn.Module, x: Tensor) -> int:
     """Multiplications (each with its addition) in one pass of `network` for one example, the first of `x` [N, ...]."""
-    with unfused(), FlopCounterMode(display=False) as counter:
-        predictors.standard(network, x[:1])
+    example = predictors.first_batch(network, x, 1)
+    with unfused(), gates.deterministic(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call(network, example)
     return counter.get_total_flops() // 2
 
 

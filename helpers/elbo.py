@@ -74,6 +74,7 @@ def maximise(
 
     def next_epoch(epoch: int) -> None:
         nonlocal beta
+        model.train()
         beta = kl_weight(epoch, warm_up)
         if begin is not None:
             begin(epoch)
@@ -83,7 +84,6 @@ def maximise(
         logits = model(x if perturb is None else perturb(x))
         return F.cross_entropy(logits, y) + (beta / n * divergence(model, kl) if beta else 0.0)
 
-    model.train()
     descend(
         model,
         Shuffled(inputs, labels, batch_size=batch_size),
@@ -98,8 +98,8 @@ def maximise(
         progress=progress,
         checkpoint=checkpoint,
         settings=lambda: {
-            "batch_size": batch_size,
-            "warm_up": list(warm_up),
+            "batch_size": int(batch_size),
+            "warm_up": [int(epoch) for epoch in warm_up],
             "kl": checkpoints.describe(kl),
             "perturb": checkpoints.describe(perturb),
             "rates": gates.rates(model),

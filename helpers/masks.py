@@ -3,7 +3,7 @@
 There, `torch.nn.functional.dropout` spends about ten nanoseconds on each gate, which is half of the time of a
 network that drops early layers. Raw random bits cost a tenth of that, and a gate needs only one number with few
 bits: one where the rate is a half, eight where it is a multiple of 1/256, otherwise sixteen, which hit any rate to
-within 8e-6.
+within 8e-6. Where so little is kept that this would be a larger share of it, gates are left to PyTorch.
 """
 
 import math
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+HIGHEST = 0.99  # rate, with which the mean is off by less than a thousandth
 TWO = 0x40000000  # the one bit that is set in 2.0 as a float32
 # By which each bit of an int32 but the sign gets there.
 SHIFTS = torch.arange(31, dtype=torch.int32, device="cpu")[:, None]
@@ -23,14 +24,14 @@ SHIFTS = torch.arange(31, dtype=torch.int32, device="cpu")[:, None]
 
 def inverted(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """A CPU tensor of `shape` that drops units and rescales the others: each entry independently 1 / (1 - p) with
-    probability 1 - p and otherwise 0, for 0 < p < 1."""
-    n = math.prod(shape)
+    probability 1 - p and otherwise 0, for 0 < p <= HIGHEST."""
+    p, n = float(p), math.prod(shape)  # a rate may be a tensor
     if p == 0.5:
         bits = random_words(32 * -(-n // 31)).view(torch.int32).bitwise_left_shift(SHIFTS)
         return bits.bitwise_and_(TWO).view(torch.float32).view(-1)[:n].view(tuple(shape)).to(dtype)
     kind, bits = (torch.int8, 8) if float(p * 256).is_integer() else (torch.int16, 16)
     numbers = random_words(n * bits).view(kind)[:n].view(tuple(shape))  # uniform over the integers of `bits` bits
-    dropped = min(round(p * 2**bits), 2**bits - 1)  # of the 2^bits integers; one at least is kept, for want of a 2^bits
+    dropped = round(p * 2**bits)  # of the 2^bits integers
     # In place: several times faster than a comparison that makes booleans.
     return numbers.ge_(dropped - 2 ** (bits - 1)).to(dtype).mul_(1 / (1 - p))
 
@@ -78,7 +79,7 @@ class CheapMasks(TorchFunctionMode):
     """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `inverted`.
 
     This reaches every network, whether it holds dropout layers or calls the functions itself. Everything else,
-    rates 0 and 1 and tensors on a GPU included, is left to PyTorch. So are gates in compiled code: there PyTorch's are
+    rates 0 and above `HIGHEST` and tensors on a GPU included, is left to PyTorch. So are gates in compiled code: there PyTorch's are
     cheap, and `random_` cannot be compiled.
     """
 
@@ -92,7 +93,7 @@ class CheapMasks(TorchFunctionMode):
         if not isinstance(input, Tensor):  # a symbol, while a network is being traced
             return function(input, p, training, inplace)
         batched = input.ndim == DIMENSIONS_WITH_BATCH.get(function, input.ndim)
-        if not (training and 0 < p < 1 and input.device.type == "cpu" and input.is_floating_point() and batched):
+        if not (training and 0 < p <= HIGHEST and input.device.type == "cpu" and input.is_floating_point() and batched):
             return function(input, p, training, inplace)
         mask = inverted_like(input, GATE_DIMENSIONS[function], p)
         if inplace:

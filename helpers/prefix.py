@@ -85,7 +85,7 @@ class Parts:
 
 def is_cheap_gate(layer: nn.Module, x: Any) -> bool:
     """Whether `layer` makes of copies of `x` what `masks.dropped_copies` makes of `x`."""
-    if type(layer) is not nn.Dropout or not (layer.training and 0 < layer.p < 1):
+    if type(layer) is not nn.Dropout or not (layer.training and 0 < layer.p <= masks.HIGHEST):
         return False
     if layer._forward_hooks or layer._forward_pre_hooks:
         return False

@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from helpers import gates
 from helpers.files import replacing
-from helpers.predictors import standard
+from helpers.inputs import call
+from helpers.predictors import first_batch
 from helpers.variational import PLAIN, kept
 
 FORMAT = "1"
@@ -119,7 +121,8 @@ def multiply_adds(network: nn.Module, x: Tensor) -> int:
 
     hooks = [m.register_forward_hook(count(name)) for name, m in network.named_modules() if isinstance(m, PLAIN)]
     try:
-        standard(network, x[:1])
+        with gates.deterministic(network), torch.no_grad():
+            call(network, first_batch(network, x, 1))
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,14 +1,17 @@
 """Algorithm 1: dropout training (Rota Bulò et al. 2016, section 2)."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import checkpoints, gates
+from helpers import checkpoints, functional, gates
 from helpers.batches import Shuffled
+from helpers.dropconnect import DropConnect
 from helpers.masks import cheap_masks
 from helpers.predictors import device_of, require_finite, standard
 from helpers.seeding import seeded
@@ -63,16 +66,16 @@ def train(
     """
     require_examples(model, inputs, labels, perturb)
     device = device_of(model)
+    gates_drawn = nullcontext if recomputes(model) else partial(cheap_masks, model)
 
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = (part.to(device) for part in batch)
         if perturb is not None:
             x = perturb(x)
-        with cheap_masks(model), mixed_precision(device, autocast):
+        with gates_drawn(), mixed_precision(device, autocast):
             logits = model(x)  # in training mode: σ is sampled inside
         return F.cross_entropy(logits.float(), y)
 
-    model.train()
     descend(
         model,
         Shuffled(inputs, labels, batch_size=batch_size),
@@ -83,6 +86,7 @@ def train(
         weight_decay=weight_decay,
         seed=seed,
         device=device,
+        begin=lambda _: model.train(),
         title="training",
         progress=progress,
         checkpoint=checkpoint,
@@ -96,6 +100,14 @@ def train(
     )
     model.eval()
     return model
+
+
+def recomputes(model: nn.Module) -> bool:
+    """Whether code of `model` names checkpoints, such as `torch.utils.checkpoint`: activations that are computed a second
+    time on the way back, where `CheapMasks` does not reach and other gates would be drawn."""
+    modules = [module for module in model.modules() if not isinstance(module, DropConnect)]  # which sees to it itself
+    named = {thing for module in modules for thing in functional.own_code(type(module))}
+    return any("checkpoint" in (thing if isinstance(thing, str) else getattr(thing, "__name__", "")) for thing in named)
 
 
 def require_examples(

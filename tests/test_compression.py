@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import compression, gates, networks, predictors
+from helpers import compression, gates, networks, predictors, sparse
 
 X = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
@@ -145,3 +145,10 @@ def test_multiply_adds_of_attention_and_recurrent_layers_by_hand():
     by_hand = n * 4 * f * (d + f) + n * 4 * f * (f + f)
     assert compression.multiply_adds(Recurrent(), torch.randn(1, n, d)) == by_hand
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("count", [compression.multiply_adds, sparse.multiply_adds])
+def test_what_is_no_classifier_has_its_price_too(count):
+    """A regression has one output, and a network of images classes in another dimension."""
+    assert count(nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Linear(5, 1)), torch.randn(3, 4)) == 25
+    assert count(nn.Sequential(nn.Conv2d(2, 3, 1)), torch.randn(3, 2, 4, 4)) == 6 * 16

@@ -496,6 +496,7 @@ def test_a_run_that_another_process_has_is_passed_over(capsys, folder):
         (["run", "--device", "cuda:99"], "no device 'cuda:99'"),
         (["run", "--device", "abacus"], "no device 'abacus'"),
         (["run", "--batch-size", "0"], "at least 1, not 0"),
+        (["list", "--repetitions", "0"], "at least 1, not 0"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(arguments, message, folder):
@@ -510,6 +511,14 @@ def test_batches_of_another_size_have_a_folder_of_their_own(folder, monkeypatch)
     run_here(small(), folder)
     with pytest.raises(ValueError, match="made with batches of 128, not 64"):
         run_here(replace(small(), row=replace(SMALL, batch_size=64)), folder)
+
+
+def test_a_teacher_that_was_trained_with_batches_of_another_size_is_not_taken(folder):
+    run_here(small(), folder)
+    other = Run("figure-3-right", replace(SMALL, batch_size=64), "distilled-10", 1, "full", widths=(10,))
+    with pytest.raises(ValueError, match="made with batches of 128, not 64"):
+        run_here(other, folder)
+    assert not records.record(other, folder).exists()
 
 
 def test_a_data_set_that_cannot_be_had_does_not_keep_other_rows_from_theirs(folder, monkeypatch, capsys):

@@ -20,6 +20,12 @@ def test_numbers_are_those_of_pytorch_s_generator_with_that_seed():
     assert torch.equal(drawn, torch.rand(5, generator=torch.Generator().manual_seed(7)))
 
 
+def test_a_seed_may_be_a_whole_number_of_numpy():
+    with seeded(np.int64(7), CPU):
+        drawn = torch.rand(5)
+    assert torch.equal(drawn, torch.rand(5, generator=torch.Generator().manual_seed(7)))
+
+
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_the_global_state_comes_back(interrupted):
     before = torch.get_rng_state()

@@ -1,14 +1,17 @@
 """Algorithm 1 against the same algorithm by hand, and what an interrupted or senseless run comes to."""
 
+import copy
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
-from helpers import datasets, sgd
+from helpers import datasets, sgd, training
 from helpers.training import train
 
 N, D, K = 20, 6, 3
@@ -409,3 +412,37 @@ def test_a_batchnorm_whose_statistics_are_not_finite_is_found():
     assert sgd.not_finite(model) is None
     model[1].running_var[0] = torch.inf
     assert sgd.not_finite(model) == "1.running_var"
+
+
+class Checkpointed(nn.Module):
+    """Computes its activations a second time on the way back, where they must meet the same gates."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=False)
+
+
+def test_activations_that_are_computed_anew_meet_the_same_gates(monkeypatch):
+    """Against the same network that keeps them, whose gates are PyTorch's own here, too."""
+    monkeypatch.setattr(training, "cheap_masks", lambda model: nullcontext())
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+    x, y = torch.randn(20, 4), torch.randint(3, (20,))
+    models = [copy.deepcopy(body), Checkpointed(copy.deepcopy(body))]
+    plain, again = (train(model, x, y, epochs=3, lr=0.1, progress=False) for model in models)
+    for p, q in zip(plain.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+    monkeypatch.undo()
+    anew = train(Checkpointed(copy.deepcopy(body)), x, y, epochs=3, lr=0.1, progress=False)
+    assert all(torch.equal(p, q) for p, q in zip(again.parameters(), anew.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 0}, {"lr": -1.0}])
+def test_a_refused_call_leaves_the_mode(change):
+    model = nn.Linear(4, 3).eval()
+    with pytest.raises(ValueError, match="must be"):
+        train(model, torch.randn(6, 4), torch.tensor([0, 1, 2] * 2), **{"epochs": 1, "progress": False, **change})
+    assert not model.training

@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     try:
         runs = declared(asked.names, asked.profile, asked.repetitions)
+        if asked.repetitions < 1:
+            raise ValueError(f"--repetitions must be at least 1, not {asked.repetitions}")
         if asked.batch_size is not None:
             require_place_of_its_own(asked)
             runs = [replace(run, row=replace(run.row, batch_size=asked.batch_size)) for run in runs]

@@ -58,11 +58,19 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
             f"this again, which goes on from the last checkpoint, or start afresh with `--batch-size "
             f"{run.row.batch_size // 2} --folder ANOTHER`, since the checkpoints here go on with batches of their own size"
         ) from error
+    return of_batch_size(run.row.batch_size, path)
+
+
+def of_batch_size(expected: int, path: Path) -> dict:
+    """The record at `path`.
+
+    Raises
+    ------
+    ValueError : if it was made with batches of another size.
+    """
     content = read(path)
-    if (size := content["settings"]["batch_size"]) != run.row.batch_size:
-        raise ValueError(
-            f"{path} was made with batches of {size}, not {run.row.batch_size}; give these a folder of their own"
-        )
+    if (size := content["settings"]["batch_size"]) != expected:
+        raise ValueError(f"{path} was made with batches of {size}, not {expected}; give these a folder of their own")
     return content
 
 
@@ -155,11 +163,14 @@ def taught(run: Run, data: Data, device: torch.device, progress: bool, folder: P
 
     Raises
     ------
-    ValueError : if the stored weights are damaged or another network's.
+    ValueError : if the stored weights are damaged, another network's, or were trained with batches of another size.
     """
     with seeded(run.teacher_seed, torch.device("cpu")):
         teacher = run.row.network().to(device)
     if (path := weights(run.teacher, folder)).exists():
+        kept_by = record(Run("table-1", run.row, "perturbed", 1, run.profile), folder)
+        if kept_by.exists():
+            of_batch_size(run.row.batch_size, kept_by)
         return compiled(stored(teacher, path)).eval()
     with lock(run.teacher, folder):
         return trained(teacher, run, data, run.teacher_seed, progress, checkpoint(run.teacher, folder))
