@@ -402,11 +402,11 @@ display(Markdown(saw + says.format(**paper["figure 3"])))
 # dear; on photographs as they are it does, as far as that has been run. The second finding, about all layers, can be seen
 # on Quick at one size, half of all units, where the network from labels wins as in the paper; and on digits in part.
 # Where both layers are small, the student wins against a network of its size trained *with* dropout, because dropout is
-# what a small network can least afford. Against one trained *without* dropout there is no winner among ours, whatever the
+# what a small network can least afford. Against one trained *without* dropout there is no winner there, whatever the
 # size: what differs is less than 500 digits can tell. The paper's students lose where they get too small, and it gives a
 # reason: distillation regularises, and a network that is too small to overfit needs no regulariser, so that its units are
 # better spent on the labels. Our comparison of schedules suggests another one, which does not exclude the first: a narrow
 # student that has to start afresh needs longer than the 30 epochs that all students get there.
 #
 # **In one sentence:** distillation fits whatever network you choose to the ensemble's average, and if that network is
-# large enough to follow, and trained for long enough, size costs little.
+# large enough to follow, trained for long enough, and shown inputs like those that it will meet, size costs little.
