@@ -359,7 +359,7 @@ def test_its_gates_cannot_be_set(kind):
 @pytest.mark.parametrize("do", [partial(predictors.monte_carlo, m=3), partial(distill, progress=False)])
 def test_a_call_that_never_drops_leaves_nothing_to_average(kind, do):
     x = images(1, 8, 8) if kind is Functional else images(7, 4)
-    with pytest.raises(ValueError, match=r"10 sampled passes .* return the same, so there is nothing to average"):
+    with pytest.raises(ValueError, match=r"sampled passes .* return the same, so there is nothing to average"):
         do(kind(p=0.0), x)
 
 
