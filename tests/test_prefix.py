@@ -1,5 +1,6 @@
 """A network in two parts is the network, to the last random number, and its first part is not repeated."""
 
+import itertools
 import logging
 import random
 from functools import partial
@@ -515,6 +516,23 @@ def test_numbers_that_no_seed_repeats_are_not_taken_for_gates():
     with gates.sampling(model):
         parts = prefix.split(model, x)
     assert parts.before(x)[0] is x and not parts.folds
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_numbers_that_another_thread_draws_meanwhile_change_nothing(call, monkeypatch):
+    """Or records of one run would differ from machine to machine."""
+    calls, state = itertools.count(), prefix.random_state
+
+    def interrupted(device):
+        if next(calls) == call:
+            random.random()
+        return state(device)
+
+    monkeypatch.setattr(prefix, "random_state", interrupted)
+    model, x = nn.Sequential(linear(), nn.Dropout(0.5), nn.Linear(6, K)), torch.randn(5, 6)
+    with gates.sampling(model):
+        parts = prefix.split(model, x)
+    assert parts.folds and parts.before(x)[0] is not x
 
 
 @pytest.mark.parametrize(
