@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from helpers.inputs import Inputs, is_inputs, require_finite
+from helpers.inputs import Inputs, is_inputs, require_finite, require_positive
 
 LABELS = {"label", "labels", "target", "targets"}  # entries of a dictionary that are no inputs
 
@@ -40,8 +40,7 @@ class Rows:
 
     def __init__(self, n: int, batch_size: int):
         batch_size = index(batch_size)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        require_positive("batch_size", batch_size)
         whole, rest = divmod(n, batch_size)
         self.sizes = [batch_size] * whole + [rest] * (rest > 0)
         if rest == 1 and whole:

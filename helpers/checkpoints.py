@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +81,15 @@ def fingerprint(tensors: Iterable[Tensor]) -> int:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         total = zlib.crc32(flat.view(torch.uint8).numpy() if flat.numel() else b"", total)
     return total
+
+
+def plain(value: Any) -> Any:
+    """`value` with NumPy's numbers as Python's, since a file with others in it cannot be loaded again."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def describe(function: Callable | None) -> str:

@@ -37,7 +37,8 @@ def restarted(student: nn.Module, teacher: nn.Module) -> nn.Module:
             nn.init.normal_(new.weight, std=0.01)
             if new.bias is not None:
                 nn.init.zeros_(new.bias)
-    return gates.remove(student).eval()
+    gates.remove(student).eval()
+    return student
 
 
 def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
@@ -63,7 +64,8 @@ def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
             new.weight.copy_(part)
             if new.bias is not None:
                 new.bias.copy_(old.bias[kept])
-    return gates.remove(student).eval()
+    gates.remove(student).eval()
+    return student
 
 
 def pairs(student: nn.Module, teacher: nn.Module) -> list[tuple[nn.Module, nn.Module]]:

@@ -157,10 +157,10 @@ def distill(
             progress=progress,
             checkpoint=checkpoint,
             settings=lambda: {
-                "batch_size": int(batch_size),
+                "batch_size": batch_size,
                 "perturb": checkpoints.describe(perturb),
                 "loss": checkpoints.describe(loss),
-                "samples": int(samples),
+                "samples": samples,
                 "output": checkpoints.describe(output),
                 "autocast": str(autocast),
                 "rates": gates.rates(teacher),

@@ -98,8 +98,8 @@ def maximise(
         progress=progress,
         checkpoint=checkpoint,
         settings=lambda: {
-            "batch_size": int(batch_size),
-            "warm_up": [int(epoch) for epoch in warm_up],
+            "batch_size": batch_size,
+            "warm_up": list(warm_up),
             "kl": checkpoints.describe(kl),
             "perturb": checkpoints.describe(perturb),
             "rates": gates.rates(model),

@@ -107,26 +107,29 @@ def split(model: nn.Module, x: Inputs) -> Parts:
     ----------
     x : examples on the model's device; the first two are what the parts are tried with.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for _ in range(TRIALS):
         try:
-            with torch.no_grad(), seeded(0, device):
-                state = random_state(device)
-                found = traced(model, x)
-                if random_state(device) != state:  # such a number, and the path that it chose, would be in every pass
-                    raise OtherNumbers("it draws random numbers outside of its gates")
-                pair = each(
-                    lambda part: torch.cat([part[:2], part[:1]])[:2], x
-                )  # one example twice if there is no other
-                values = tried(found, model, pair, device)
-                found.folds, found.width = folding(found, values, pair)
-            return found
+            return in_two(model, x)
         except Exception as error:  # whatever a network of somebody else's does when it meets symbols
             reason = error
         if not isinstance(reason, OtherNumbers):
             break
     log.debug("%s runs whole in every pass: %r", type(model).__name__, reason)
     return whole(model)
+
+
+def in_two(model: nn.Module, x: Inputs) -> Parts:
+    """The two parts of `model`, tried; or an error, an `OtherNumbers` where it was random numbers that kept it whole."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch.no_grad(), seeded(0, device):
+        state = random_state(device)
+        found = traced(model, x)
+        if random_state(device) != state:  # such a number, and the path that it chose, would be in every pass
+            raise OtherNumbers("it draws random numbers outside of its gates")
+        pair = each(lambda part: torch.cat([part[:2], part[:1]])[:2], x)  # one example twice if there is no other
+        values = tried(found, model, pair, device)
+        found.folds, found.width = folding(found, values, pair)
+    return found
 
 
 class OtherNumbers(ValueError):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers import checkpoints
+from helpers.inputs import require_positive
 from helpers.seeding import derived, seeded
 
 LearningRate = float | Mapping[int, float]
@@ -80,8 +81,7 @@ def descend(
     """
     # NumPy's numbers as Python's: a checkpoint that holds others cannot be read.
     epochs, hyperparameters = index(epochs), {name: float(value) for name, value in hyperparameters.items()}
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, not {epochs}")
+    require_positive("epochs", epochs)
     rates = schedule(lr, epochs)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -92,15 +92,17 @@ def descend(
     path, identity, first = None, {}, 0
     if checkpoint is not None:
         path = Path(checkpoint).expanduser()
-        identity = {
-            "epochs": epochs,
-            "lr": rates,
-            **hyperparameters,
-            "seed": int(seed),
-            "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
-            "trained": [name for name, p in model.named_parameters() if p.requires_grad],
-            **settings(),
-        }
+        identity = checkpoints.plain(
+            {
+                "epochs": epochs,
+                "lr": rates,
+                **hyperparameters,
+                "seed": seed,
+                "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
+                "trained": [name for name, p in model.named_parameters() if p.requires_grad],
+                **settings(),
+            }
+        )
         if state := checkpoints.load(path, identity, device):
             model.load_state_dict(state["model"])
             descent.load_state_dict(state["optimizer"])

@@ -91,7 +91,7 @@ def train(
         progress=progress,
         checkpoint=checkpoint,
         settings=lambda: {
-            "batch_size": int(batch_size),
+            "batch_size": batch_size,
             "rates": gates.rates(model),
             "perturb": checkpoints.describe(perturb),
             "autocast": str(autocast),

@@ -10,6 +10,7 @@ from helpers.experiments import records, sparsity
 from helpers.experiments.cluster import perform_all
 from helpers.experiments.declared import EXPERIMENTS, PROFILES, REPETITIONS, Run, declared
 from helpers.experiments.running import perform
+from helpers.inputs import require_positive
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,8 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     try:
         runs = declared(asked.names, asked.profile, asked.repetitions)
-        if asked.repetitions < 1:
-            raise ValueError(f"--repetitions must be at least 1, not {asked.repetitions}")
+        require_positive("--repetitions", asked.repetitions)
         if asked.batch_size is not None:
             require_place_of_its_own(asked)
             runs = [replace(run, row=replace(run.row, batch_size=asked.batch_size)) for run in runs]
@@ -59,8 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def require_place_of_its_own(asked: argparse.Namespace) -> None:
     """Raise ValueError unless batches of another size have a folder in which none of the declared size are."""
-    if asked.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, not {asked.batch_size}")
+    require_positive("--batch-size", asked.batch_size)
     if asked.folder.resolve() == records.DATA:
         raise ValueError(
             "the records here are of the declared batch size; give those of another one a --folder of their own"
