@@ -130,16 +130,15 @@ def distill(
                 require_deterministic(student, x, output)
             with torch.no_grad():
                 passes = [call(teacher, each(torch.clone, x)) for _ in range(samples)]
-            q = call(student, x)
+            logits = call(student, x)
+        *full, q = (full_precision(z) for z in (*passes, logits))
         if first:
             require_logits(passes[0], output)
-            require_logits(q, output)
-        passes, q = [full_precision(z) for z in passes], full_precision(q)
-        if first:
-            require_same_shape(output(passes[0]), output(q))
+            require_logits(logits, output)
+            require_same_shape(output(full[0]), output(q))
             require_classes(output(q))
             first = False
-        f = sum(output(z) for z in passes) / samples
+        f = sum(output(z) for z in full) / samples
         return divergence(f, q).mean()
 
     with gates.sampling(teacher):
