@@ -12,9 +12,10 @@ from helpers import bregman, checkpoints, functional, gates
 from helpers.batches import unlabelled
 from helpers.draws import require_draws
 from helpers.inputs import Inputs, call, each, require_positive
+from helpers.precision import mixed_precision
 from helpers.predictors import Output, device_of, explained, full_precision, require_logits, softmax
 from helpers.seeding import seeded
-from helpers.sgd import LearningRate, descend, length, mixed_precision, not_finite
+from helpers.sgd import LearningRate, descend, length, not_finite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,7 +71,7 @@ def distill(
     output : from what the networks return to the predictions [n, K] that are compared. For a regression: ``loss=
         bregman.squared_euclidean, output=lambda z: z``; for classes that do not exclude each other ``loss=
         bregman.logistic, output=torch.sigmoid``.
-    autocast : type in which the networks compute, as in `training.train`.
+    autocast : type in which the networks compute, see `training.train`.
     device : where to compute. Default: where the teacher is.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
     progress : whether to show a progress bar with loss and learning rate.

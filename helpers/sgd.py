@@ -7,7 +7,6 @@ the very numbers that it would have seen, with no random state to store.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -138,11 +137,6 @@ def descend(
             if path is not None:
                 state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": descent.state_dict()}
                 checkpoints.save(path, identity, state)
-
-
-def mixed_precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    """A context in which layers compute in `dtype`, while parameters stay as they are; ``None`` changes nothing."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def length(batches: Iterable[Any]) -> int | None:

@@ -13,9 +13,10 @@ from helpers import checkpoints, functional, gates
 from helpers.batches import Shuffled
 from helpers.dropconnect import DropConnect
 from helpers.masks import cheap_masks
+from helpers.precision import mixed_precision
 from helpers.predictors import device_of, require_finite, standard
 from helpers.seeding import seeded
-from helpers.sgd import LearningRate, descend, mixed_precision
+from helpers.sgd import LearningRate, descend
 
 
 def train(
@@ -48,8 +49,8 @@ def train(
     momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Θ‖².
     perturb : from a batch [n, ...] to the batch that the network sees, called in each step on the network's device
         (for example `datasets.mirror`), and before the first one on a single example.
-    autocast : type in which the network computes, such as `torch.bfloat16`: about half the time where the processor
-        has instructions for it. Parameters, loss and updates stay in float32. Default: float32 throughout.
+    autocast : type in which the network computes, such as `torch.bfloat16`: about half the time. Parameters, loss and
+        updates stay in float32. Default, and for bfloat16 where the device has no instructions: float32 throughout.
     seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
     progress : whether to show a progress bar with loss and learning rate.
     checkpoint : file to write after each epoch. If it exists, training continues from it, to the same weights.

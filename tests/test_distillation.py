@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.ops import StochasticDepth
 
-from helpers import bregman, datasets, gates, predictors
+from helpers import bregman, datasets, gates, precision, predictors
 from helpers.distillation import distill
 from helpers.training import train
 from tests.test_training import Perturb, assert_same_to_the_bit, descend_by_hand, softmax
@@ -531,8 +531,9 @@ def test_the_progress_bar_shows_what_is_done_the_loss_and_the_rate(capsys):
 # Faster arithmetic
 
 
-def test_bfloat16_leads_to_almost_the_same_student():
+def test_bfloat16_leads_to_almost_the_same_student(monkeypatch):
     """The same seed, so the same masks: rounding is all that differs, and is small beside what distillation changes."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     how = {"epochs": 5, "lr": 0.05, "batch_size": 8, "progress": False}
     teacher = teacher_network()
     students = [

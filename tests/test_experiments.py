@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import gates, networks, training
+from helpers import gates, networks, precision, training
 from helpers.experiments import cluster, declared, records, running
 from helpers.experiments.__main__ import main
 from helpers.experiments.declared import Row, Run
@@ -441,6 +441,7 @@ def test_compiled_gates_have_the_distribution_of_eager_ones():
 
 def test_a_run_with_compiled_networks_is_as_good(folder, monkeypatch):
     """What a GPU would do (compile, bfloat16, PyTorch's own gates), done on this processor."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     for module in (training, gates):
         monkeypatch.setattr(module, "cheap_masks", lambda model: contextlib.nullcontext())
     monkeypatch.setattr(running, "compiled", lambda network: network.compile() or network)
@@ -451,6 +452,7 @@ def test_a_run_with_compiled_networks_is_as_good(folder, monkeypatch):
         assert abs(ours["error"] - theirs["error"]) < 4  # 20 of the 500 digits
         assert abs(ours["NLL"] - theirs["NLL"]) < 0.1
     assert found["metrics"]["distilled"]["KL to ideal"] < found["metrics"]["standard"]["KL to ideal"] / 2
+    assert (eager["computed in"], found["computed in"]) == ("torch.float32", "torch.bfloat16")
 
 
 def test_a_gpu_that_is_too_small_says_which_batch_size_to_try(folder, monkeypatch):

@@ -26,7 +26,7 @@ PROJECT = "dropout-distillation"
 CORE = [
     *("gates", "masks", "dropconnect", "networks", "bregman", "moments", "predictors", "datasets"),
     *("training", "distillation", "compression", "sgd", "batches", "checkpoints", "files", "seeding"),
-    *("variational", "elbo", "sparse", "functional", "inputs", "prefix", "thinned"),
+    *("variational", "elbo", "sparse", "functional", "draws", "inputs", "precision", "prefix", "thinned"),
 ]
 
 PLATFORMS = {

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
 
-from helpers import datasets, sgd, training
+from helpers import datasets, precision, sgd, training
 from helpers.training import train
 
 N, D, K = 20, 6, 3
@@ -355,10 +355,11 @@ def loss_after(model, x, y):
         return F.cross_entropy(model.eval()(x), y).item()
 
 
-def test_bfloat16_and_cheap_masks_leave_the_loss_where_it_was():
+def test_bfloat16_and_cheap_masks_leave_the_loss_where_it_was(monkeypatch):
     """Six runs of ours against six of the plain loop, from the same weights, with masks and orders of their own. False
     alarm: the mean difference beyond 5 standard errors (t with 5 degrees of freedom), 4e-3; the seeds are fixed. Five
     standard errors are less than a fifth of the loss."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     data = datasets.load("digits")
     x, y = data.inputs(data.train.images), data.train.labels
 
@@ -400,11 +401,6 @@ def test_a_perturbation_that_works_in_place_leaves_the_examples_alone():
     before = x.clone()
     train(network(), x, y, epochs=1, perturb=lambda batch: batch.add_(1), progress=False)
     assert torch.equal(x, before)
-
-
-def test_an_autocast_of_the_caller_s_is_left_on():
-    with torch.autocast("cpu", torch.bfloat16), sgd.mixed_precision(torch.device("cpu"), None):
-        assert torch.is_autocast_enabled("cpu")
 
 
 def test_a_batchnorm_whose_statistics_are_not_finite_is_found():

@@ -23,6 +23,7 @@ from helpers.experiments import sparsifying, variational
 from helpers.experiments.declared import MASKS, MASKS_OF_IDEAL, Run
 from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, read, record, weights
 from helpers.files import replacing
+from helpers.precision import arithmetic
 from helpers.seeding import derived, seeded
 
 
@@ -154,7 +155,11 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
         curve = {m: score(q) for m, q in averages(teacher, x, seed=run.repetition)}
         found["metrics"]["Monte Carlo"] = curve[max(curve)]
         found["Monte Carlo by masks"] = curve
-    return {**found, "parameters": networks.parameter_count(student)}
+    return {
+        **found,
+        "computed in": str(arithmetic(device, run.row.autocast) or torch.float32),
+        "parameters": networks.parameter_count(student),
+    }
 
 
 def taught(run: Run, data: Data, device: torch.device, progress: bool, folder: Path) -> nn.Module:
