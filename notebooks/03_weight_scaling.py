@@ -385,7 +385,8 @@ checks.scaled(my_scaled)
 
 # %% [markdown]
 # **2. The geometric mean itself.** From predictions $f$ [M, N, K] under $M$ masks and the masks' probabilities [M],
-# compute the renormalised geometric mean [N, K]. Mind that a product of a thousand probabilities underflows.
+# compute the renormalised geometric mean [N, K], also of a thousand masks, and of probabilities as small as $10^{-200}$,
+# whose product would underflow before a root is taken.
 
 # %%
 def my_geometric_mean(f, weights):

@@ -500,7 +500,8 @@ checks.best_first(my_best_first)
 # %% [markdown]
 # **2. From the loss back to** $\varphi$**.** The loss
 # $\ell(y, \hat y) = \sum_k (y_k - \hat y_k)^2\,(y_k + 2 \hat y_k)$ is a Bregman divergence for
-# $y, \hat y > 0$. Find its $\varphi$. (Any straight line may be added to it.)
+# $y, \hat y > 0$. Find its $\varphi$. (Any straight line may be added to it.) Write it with PyTorch's operations, as the
+# check takes its gradient.
 
 # %%
 def my_phi(y):

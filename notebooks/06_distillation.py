@@ -209,8 +209,8 @@ print("and nearer than any of the gated networks is:", bool(gap(path[-1]) < gap(
 # Theorem 1 says that for a Bregman divergence chasing members leads to their *mean*. What do other losses
 # chase? To see the loss and not the limits of a network, take a student that can predict anything: a table with
 # a row of logits for each of 32 digits. We choose digits on which three means of the gated networks differ
-# most, the arithmetic, the (renormalised) geometric and the median, and whose median is sharp: where no member
-# predicts anything near the median, L1 has a whole interval of minima.
+# most, the arithmetic, the geometric (the softmax of the mean logarithm) and the median, and whose median is sharp:
+# where no member predicts anything near the median, L1 has a whole interval of minima.
 
 # %%
 def three_means(f):

@@ -306,7 +306,7 @@ print("but is further from the ensemble than either student:", from_labels["KL t
 #
 # **On the right** units that are drawn at random leave all layers at once, and what remains no longer fits together. With
 # seven eighths of the units the student is where a fresh start has brought it on the left; with six it is further from the
-# ideal than weight scaling of the whole network, and every eighth costs more. Here, too, the images are most of it: with
+# ideal than weight scaling of the whole network, and every further eighth costs. Here, too, the images are most of it: with
 # half of all units photographs as they are bring the student three times nearer. A network of that size that learns from
 # labels for 300 epochs is right more often still. It does not approximate the ensemble, from which it is further than
 # either student; but what a small network can know of the classes it learns better from their labels than in 30 epochs

@@ -644,8 +644,8 @@ if lenet is not None:
 # %% [markdown]
 # ## Exercises
 #
-# **1. The divergence.** Write equation 14 as a function of $\log\alpha$, with the constant for which it
-# vanishes as $\alpha\to\infty$.
+# **1. The divergence.** Write $\mathrm{KL}(q\,\|\,p)$ of a weight by equation 14, which has it with a minus sign, as a
+# function of $\log\alpha$, with the constant for which it vanishes as $\alpha\to\infty$.
 
 # %%
 def my_kl(log_alpha):

@@ -10,7 +10,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers import checks
-from helpers.checks import Unsolved, call
+from helpers.checks import Unsolved, call, mismatch
 
 
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.int64(2), np.mean([1.0, 3.0]), torch.tensor(2)])
@@ -21,6 +21,19 @@ def test_a_number_is_a_tensor_without_dimensions(value):
 
 def test_a_number_keeps_its_digits():
     assert call(lambda: 0.1, number=True).item() == 0.1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "message"),
+    [
+        ([1.0, 2.0, 3.0], [1.0, 2.5, 3.1], "entry [1] should be 2.5, and is 2."),
+        ([[0.1, 0.2]], [[0.1, 0.20001]], "entry [0, 1] should be 0.20001, and is 0.2."),
+        (0.25, 0.75, "it should be 0.75, and is 0.25."),
+        ([0.5, float("nan")], [0.7, 0.3], "entry [1] should be 0.3, and is nan."),
+    ],
+)
+def test_a_mismatch_names_the_worst_entry_with_as_many_digits_as_it_takes(answer, expected, message):
+    assert mismatch(torch.tensor(answer).double(), torch.tensor(expected).double()) == message
 
 
 @pytest.mark.parametrize("value", [2.0, [2.0], "2", np.ones(2)])

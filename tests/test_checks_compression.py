@@ -58,8 +58,20 @@ def thin(first, second, kept, rows=None, bias=None, columns=None, second_bias=Tr
 def thin_by_parameter(first, second, kept):
     a, b = nn.Linear(first.in_features, len(kept)), nn.Linear(len(kept), second.out_features)
     a.weight, a.bias = nn.Parameter(first.weight[kept]), nn.Parameter(first.bias[kept])
-    b.weight, b.bias = nn.Parameter(second.weight[:, kept]), second.bias
+    b.weight, b.bias = nn.Parameter(second.weight[:, kept]), nn.Parameter(second.bias.clone())
     return [a, b]
+
+
+def thin_with_the_same_bias(first, second, kept):
+    a, b = thin(first, second, kept)
+    b.bias = second.bias
+    return a, b
+
+
+def thin_with_the_same_data(first, second, kept):
+    a, b = thin(first, second, kept)
+    b.bias.data = second.bias.data
+    return a, b
 
 
 def thin_in_place(first, second, kept):
@@ -98,6 +110,8 @@ def test_thinning_accepts_right_answers(answer, capsys):
         (lambda a, b, kept: None, "returns nothing yet"),
         (lambda a, b, kept: a, "two nn.Linear"),
         (lambda a, b, kept: (a, b), "A unit is a row"),
+        (thin_with_the_same_bias, "shares a tensor"),
+        (thin_with_the_same_data, "shares a tensor"),
         (thin_in_place, "layers that were given were changed"),
         (masked_in_place, "layers that were given were changed"),
         (thin_without_bias, "has no bias"),

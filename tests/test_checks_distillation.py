@@ -58,6 +58,20 @@ def standard_teacher(teacher, student, x, m):
     return bregman.kl(predictors.standard(teacher, x), student(x).softmax(-1)).mean()
 
 
+def mean_of_logits(teacher, student, x, m):
+    with gates.sampling(teacher), torch.no_grad():
+        f = (sum(teacher(x) for _ in range(m)) / m).softmax(-1)
+    return bregman.kl(f, student(x).softmax(-1)).mean()
+
+
+def one_mask_for_the_batch(teacher, student, x, m):
+    f = 0
+    for _ in range(m):
+        with gates.fixed(teacher, {"2": (torch.rand(6) < 0.5).float()}), torch.no_grad():
+            f = f + teacher(x).softmax(-1) / m
+    return bregman.kl(f, student(x).softmax(-1)).mean()
+
+
 def unasked_teacher(teacher, student, x, m):
     q = student(x).softmax(-1)
     return bregman.kl(q.detach(), q).mean()
@@ -86,6 +100,8 @@ def test_distillation_loss_accepts_right_answers(answer, seed, capsys):
         (lambda t, s, x, m: by_package(t, s, x, 50), "very many masks"),
         (lambda t, s, x, m: by_package(t, s, x, 1), "with one mask"),
         (lambda t, s, x, m: sum(by_package(t, s, x, 1) for _ in range(m)) / m, "average the m predictions first"),
+        (mean_of_logits, r"mean of the m \*logits"),
+        (one_mask_for_the_batch, "one mask serves the whole batch"),
         (lambda t, s, x, m: bregman.kl(m * gated(t, x, m), s(x).softmax(-1)).mean(), "divide by m"),
         (lambda t, s, x, m: bregman.kl(s(x).softmax(-1), gated(t, x, m)).mean(), "first argument"),
         (lambda t, s, x, m: -(gated(t, x, m) * s(x).log_softmax(-1)).sum(-1).mean(), "cross-entropy"),
@@ -98,6 +114,11 @@ def test_distillation_loss_says_what_is_wrong(answer, message, seed):
     torch.manual_seed(seed)
     with pytest.raises(Unsolved, match=message):
         checks.distillation_loss(answer)
+
+
+def blocks(x, rate):
+    """Gates of squares of 2 × 2 pixels."""
+    return nn.functional.interpolate((torch.rand(len(x), 1, 10, 10) >= rate).float(), scale_factor=2)
 
 
 def hidden(x, rate):
@@ -133,6 +154,10 @@ def test_perturbation_accepts_right_answers(answer, seed, capsys):
         (lambda x, rate: x * (torch.rand_like(x) >= rate), "channels of one pixel"),
         (lambda x, rate: x * (torch.rand(x.shape[2:]) >= rate), "every image lost the same pixels"),
         (lambda x, rate: x * (torch.rand(len(x), 1, 1, 1) >= rate), "whole images"),
+        (lambda x, rate: x * (torch.rand(len(x), 1, x.shape[2], 1) >= rate), "together with their neighbours"),
+        (lambda x, rate: x * (torch.rand(len(x), 1, 1, x.shape[3]) >= rate), "together with their neighbours"),
+        (lambda x, rate: x * blocks(x, rate), "together with their neighbours"),
+        (lambda x, rate: hidden(x, 0.2), "should be about 0.35"),
         (lambda x, rate: hidden(x, 1 - rate), "share that is set to zero"),
         (lambda x, rate: hidden(x, 0.5), "should be about 0.2"),
         (

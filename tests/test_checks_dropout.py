@@ -25,6 +25,11 @@ def shared_from_a_layer(x, p):
     return x * nn.functional.dropout(torch.ones(1, x.shape[1]), p)
 
 
+def as_many(x, p):
+    """Drops as many units of x [..., D] in each mask."""
+    return x * (torch.randperm(x.shape[-1]) >= round(p * x.shape[-1])) / (1 - p)
+
+
 def whole_examples(x, p):
     return x * (torch.rand(len(x), 1) >= p) / (1 - p)
 
@@ -69,6 +74,7 @@ COMMON = [
         (lambda x, p: comparison(x, p) * torch.rand_like(x), "different numbers"),
         (shared, "lost the same units"),
         (whole_examples, "kept or lost whole"),
+        (lambda x, p: torch.stack([as_many(row, p) for row in x]), "the same number"),
         (seeded, "do not set a seed"),
     ],
 )
@@ -95,6 +101,7 @@ def test_shared_dropout_accepts_right_answers(answer, seed, capsys):
         (lambda x, p: x * (torch.rand(x.shape[1]) >= p), "mean falls"),
         (lambda x, p: x * (torch.rand(x.shape[1]) < p) / (1 - p), r"probability of \*dropping\*"),
         (lambda x, p: seeded(x[:1], p).sign() * x / (1 - p), "a new one"),
+        (as_many, "the same number"),
     ],
 )
 def test_shared_dropout_says_what_is_wrong(answer, message):

@@ -127,12 +127,22 @@ def test_information_accepts_right_answers(answer, seed, capsys):
         (lambda f, w: entropy(mean(w, f)), "entropy of the mean"),
         (lambda f, w: f.var(0, correction=0).sum(-1), "should be"),
         (lambda f, w: mean(w, (f * (f.log() - mean(w, f).log())).sum(-1)), "0 log 0"),
+        (lambda f, w: mean(w, (f * (f / mean(w, f)).log()).sum(-1).nan_to_num()), "the others still do"),
     ],
 )
 def test_information_says_what_is_wrong(answer, message, seed):
     torch.manual_seed(seed)
     with pytest.raises(Unsolved, match=message):
         checks.information(answer)
+
+
+def welsch(y, y_hat, scale):
+    return 1 - (-(y - y_hat).square().sum(-1) / (2 * scale**2)).exp()
+
+
+def geman_mcclure(y, y_hat):
+    d = (y - y_hat).square().sum(-1)
+    return d / (1 + d)
 
 
 @SEEDS
@@ -146,8 +156,10 @@ def test_information_says_what_is_wrong(answer, message, seed):
         lambda y, y_hat: ((y - y_hat).square() / y_hat).sum(-1),
         lambda y, y_hat: bregman.kl(y, (y + y_hat) / 2) + bregman.kl(y_hat, (y + y_hat) / 2),
         lambda y, y_hat: (y - y_hat).abs().sum(-1) + bregman.reverse_kl(y, y_hat),
+        lambda y, y_hat: ((y - y_hat).square().sum(-1) + 1e-12).sqrt(),
+        lambda y, y_hat: -(y * y_hat).float().sqrt().sum(-1).log(),  # Bhattacharyya
+        lambda y, y_hat: welsch(y, y_hat, 1.5),  # convex, as no two distributions are further apart
     ],
-    ids=["fourth power", "largest difference", "distance", "Hellinger", "χ²", "Jensen–Shannon", "L1 + reverse KL"],
 )
 def test_counterexample_accepts_right_answers(loss, seed, capsys):
     torch.manual_seed(seed)
@@ -162,6 +174,12 @@ def test_counterexample_accepts_right_answers(loss, seed, capsys):
         (lambda y, y_hat: None, "returns nothing yet"),
         (bregman.kl, "for every student"),
         (bregman.squared_euclidean, "for every student"),
+        (lambda y, y_hat: welsch(y, y_hat, 1.0), "not convex"),
+        (lambda y, y_hat: welsch(y, y_hat, 0.7), "not convex"),
+        (geman_mcclure, "not convex"),
+        (lambda y, y_hat: (y - y_hat)[..., 0].abs(), "must be positive wherever"),
+        (lambda y, y_hat: ((y - y_hat).abs() - 0.05).relu().sum(-1), "must be positive wherever"),
+        (lambda y, y_hat: ((y - y_hat).abs() - 0.01).relu().sum(-1), "must be positive wherever"),
         (lambda y, y_hat: (y - y_hat).square().sum(1), r"the loss must be \[20, 10\].*sum over the last dimension"),
         (lambda y, y_hat: (y * (y / y_hat).log()).sum(1), "sum over the last dimension"),
         (lambda y, y_hat: (y - y_hat).pow(4).sum(1), "sum over the last dimension"),

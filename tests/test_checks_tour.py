@@ -79,6 +79,7 @@ def test_monte_carlo_accepts_right_answers(answer, seed, capsys):
         (lambda model, x, m: model(x), "sum to 1"),
         (average_in_eval_mode, "no unit was dropped"),
         (one_pass, "too far for m"),
+        (lambda model, x, m: average(model, x, 1000), "with m = 1"),
         (all_passes, "expected probabilities"),
         (left_in_training_mode, "left in training mode"),
         (layers_left_in_training_mode, "a layer of it, was left in training mode"),
@@ -119,6 +120,8 @@ def test_kl_accepts_right_answers(answer, capsys):
         (lambda y, y_hat: (y * (y.log2() - y_hat.log2())).sum(-1), "bits"),
         (lambda y, y_hat: bregman.squared_euclidean(y, y_hat), "should be"),
         (lambda y, y_hat: (y * (y.log() - y_hat.log())).sum(-1), "0 log 0"),
+        (lambda y, y_hat: (y * (y / y_hat).log()).sum(-1).nan_to_num(), "the others still do.*log 2 = 0.6931"),
+        (lambda y, y_hat: bregman.kl(y, y_hat) + 2e-4, "should be"),
     ],
 )
 def test_kl_says_what_is_wrong(answer, message):

@@ -79,6 +79,15 @@ def with_scale(x, theta, log_sigma2, scale):
     return mean + scale * torch.randn_like(mean)
 
 
+def one_number_for_all_outputs(x, theta, log_sigma2):
+    return x @ theta.T + (x**2 @ log_sigma2.exp().T).sqrt() * torch.randn(len(x), 1)
+
+
+def always_the_same_noise(x, theta, log_sigma2):
+    torch.manual_seed(0)
+    return local(x, theta, log_sigma2)
+
+
 def one_weight_for_all(x, theta, log_sigma2):
     return x @ (theta + (log_sigma2 / 2).exp() * torch.randn_like(theta)).T
 
@@ -104,6 +113,8 @@ def test_local_noise_accepts_right_answers(answer, seed, capsys):
         (lambda x, m, s: with_scale(x, m, s, (x @ s.exp().T).abs().sqrt()), "square the inputs"),
         (lambda x, m, s: with_scale(x, m, s, x @ (s / 2).exp().T), "standard deviations were added"),
         (lambda x, m, s: local(x, m, s + 2), "should be near"),
+        (one_number_for_all_outputs, "share their noise"),
+        (always_the_same_noise, "do not set a seed"),
         (lambda x, m, s: local(x.square_(), m, s), "changed its argument in place"),
         (lambda x, m, s: local(x, m, s.exp_().log()), "changed its argument in place"),
         (lambda x, m, s: with_scale(x, m, s, (x @ s.T - 99).sqrt()), "NaN"),

@@ -74,7 +74,19 @@ def geometric_by_weighted_products(f, weights):
     return product / product.sum(-1, keepdim=True)
 
 
-@pytest.mark.parametrize("answer", [lambda f, w: torch.tensordot(w, f.log(), 1).softmax(-1), geometric_by_logarithms])
+def geometric_by_roots(f, weights):
+    product = (f ** weights[:, None, None]).prod(0)  # of numbers near one, which does not underflow
+    return product / product.sum(-1, keepdim=True)
+
+
+GEOMETRIC = [
+    geometric_by_logarithms,
+    lambda f, w: torch.tensordot(w, f.log(), 1).softmax(-1),
+    geometric_by_roots,
+]
+
+
+@pytest.mark.parametrize("answer", GEOMETRIC)
 @pytest.mark.parametrize("seed", range(3))
 def test_geometric_mean_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
@@ -93,6 +105,7 @@ def test_geometric_mean_accepts_right_answers(answer, seed, capsys):
         (lambda f, w: torch.tensordot(w, f.log_(), 1).softmax(-1), "changed its argument in place"),
         (geometric_by_products, "count the same"),
         (geometric_by_weighted_products, "underflows"),
+        (lambda f, w: torch.tensordot(w, f.clamp_min(1e-8).log(), 1).softmax(-1), "as small as 1e-200.*should be"),
         (lambda f, w: f.log().sum(0).softmax(-1), "should be"),
         (lambda f, w: w[:, None, None] * f.log(), "expected probabilities"),
     ],

@@ -1,5 +1,6 @@
 """Each exercise's check accepts right answers in more than one style, and names what is wrong with wrong ones."""
 
+import copy
 import math
 
 import numpy as np
@@ -50,6 +51,30 @@ def in_training_mode(model, x, m):
     return kl(ideal, predictors.standard(model, x)).mean()
 
 
+def of_a_copy_in_training_mode(model, x, m):
+    trained = copy.deepcopy(model).train()
+    with torch.no_grad():
+        ideal = torch.stack([trained(x).softmax(-1) for _ in range(m)]).mean(0)
+    return kl(ideal, predictors.standard(model, x)).mean()
+
+
+def put_back_after_training_mode(model, x, m):
+    saved = copy.deepcopy(model.state_dict())
+    model.train()
+    with torch.no_grad():
+        ideal = torch.stack([model(x).softmax(-1) for _ in range(m)]).mean(0)
+    model.eval().load_state_dict(saved)
+    return kl(ideal, predictors.standard(model, x)).mean()
+
+
+def with_rates_left_at_zero(model, x, m):
+    answer = gap(model, x, m)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    return answer
+
+
 def left_in_training_mode(model, x, m):
     answer = gap(model, x, m)
     model.train()
@@ -72,7 +97,7 @@ def layers_left_in_training_mode(model, x, m):
         gap,
         gap_by_hand,
         in_plain_pytorch,
-        lambda model, x, m: gap(model, x, 2 * m).double(),
+        lambda model, x, m: gap(model, x, m).double(),
         lambda model, x, m: gap(model, x, m).item(),
         lambda model, x, m: gap(model, x, m).numpy().mean(),
     ],
@@ -106,6 +131,11 @@ def test_gap_accepts_right_answers(answer, seed, capsys):
         ),
         (lambda model, x, m: kl(*[predictors.standard(model, x)] * 2).mean(), "with all masks"),
         (lambda model, x, m: gap(model, x, 1), "with all masks"),
+        (lambda model, x, m: gap(model, x, 2 * m), "with m = 1"),
+        (lambda model, x, m: gap(model, x, 1000), "with m = 1"),
+        (of_a_copy_in_training_mode, "statistics of `x`"),
+        (put_back_after_training_mode, "statistics of `x`"),
+        (with_rates_left_at_zero, "rate of a dropout layer was changed"),
     ],
 )
 def test_gap_says_what_is_wrong(answer, message, seed):

@@ -1,6 +1,6 @@
 """Checks of the exercises: each runs the reader's function on fresh random input and says what is wrong with it.
 
-There is a module for each notebook. A check holds no solution: it compares with what this package computes. It prints
+There is a module for each notebook. A check compares with what this package computes or with what can be counted. It prints
 one line when all is well. What is missing it shows in a notebook, and the cells below still run; elsewhere, and when
 nbgrader grades the notebook, it raises `Unsolved`. An answer that ends in an error of its own is treated alike: in a
 notebook its traceback is shown.
@@ -46,6 +46,16 @@ def exercise(check: Callable[..., None]) -> Callable[..., None]:
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise Unsolved(message)
+
+
+def mismatch(answer: Tensor, expected: Tensor) -> str:
+    """Where `answer` is furthest from what is `expected`, in words, with as many digits as it takes to see it."""
+    difference = (answer.double() - expected.double()).abs().nan_to_num(torch.inf)
+    worst = tuple(int(i) for i in torch.unravel_index(difference.argmax(), answer.shape))
+    found, wanted = answer[worst].item(), expected[worst].item()
+    digits = next((d for d in range(4, 17) if f"{found:.{d}g}" != f"{wanted:.{d}g}"), 17)
+    which = f"entry {list(worst)}" if worst else "it"
+    return f"{which} should be {wanted:.{digits}g}, and is {found:.{digits}g}."
 
 
 def call(function: Callable, *args: object, number: bool = False) -> Tensor:

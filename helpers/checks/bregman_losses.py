@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from helpers import bregman
-from helpers.checks import call, exercise, require
+from helpers.checks import call, exercise, mismatch, require
 
 
 def same(p: Tensor, q: Tensor) -> bool:
@@ -36,7 +36,7 @@ def best_first(function: Callable[[Callable, Callable, Tensor], Tensor]) -> None
             same(q, expected) or not same(q, slope(inverse(members).mean(0))),  # -1/y undoes itself
             "`grad_phi` and `inverse` have changed places: it is the slopes of the members that are averaged.",
         )
-        require(same(q, expected), f"its first entry should be {expected[0]:.4f}, and is {q[0].item():.4f}.")
+        require(same(q, expected), mismatch(q, expected))
     print("Correct: the geometric mean for y log y, the harmonic mean for -log y, log of the mean of exp for exp y.")
 
 
@@ -47,6 +47,14 @@ def generator(function: Callable[[Tensor], Tensor]) -> None:
     value = call(function, y)
     require(
         value.shape == (20,), f"φ must be one number for each row, [20]; got {list(value.shape)}: sum over the last."
+    )
+    try:
+        differentiable = function(y.clone().requires_grad_()).requires_grad
+    except RuntimeError:  # so NumPy refuses
+        differentiable = False
+    require(
+        differentiable,
+        "PyTorch cannot differentiate this φ: write it with PyTorch's operations on y, not with numbers taken out of it.",
     )
     answer = bregman.from_phi(function)(y, y_hat).detach()
     expected = ((y - y_hat).square() * (y + 2 * y_hat)).sum(-1)
@@ -64,7 +72,7 @@ def generator(function: Callable[[Tensor], Tensor]) -> None:
     )
     require(
         same(answer, expected),
-        f"for the first row the divergence should be {expected[0]:.4f}, and is {answer[0].item():.4f}. "
+        f"of the divergences {mismatch(answer, expected)} "
         "Set K = 1 and ŷ = 0 (or a constant) in the loss: what is left is φ, but for a straight line.",
     )
     print("Correct: the divergence of your φ is the loss.")

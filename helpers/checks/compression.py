@@ -79,4 +79,10 @@ def thinning(function: Callable[[nn.Linear, nn.Linear, Tensor], tuple[nn.Linear,
             "the columns of the second layer are not those of the units that are kept.",
         )
         require(torch.allclose(got, expected, atol=1e-5), "the second layer keeps its bias: its units all remain.")
+        for parameter in (*a.parameters(), *b.parameters()):
+            parameter.add_(1)
+    require(
+        all(map(alike, given, (first, second))),
+        "a new layer shares a tensor with one that was given, so that training it would change both; copy what is kept.",
+    )
     print("Correct: the thinned layers compute what the others do with the missing units at zero.")

@@ -68,6 +68,10 @@ def dropout(function: Dropout) -> None:
     require(not constant(kept, 0), "all examples lost the same units; draw a gate for every entry of x.")
     require(not constant(kept, 1), "examples were kept or lost whole; draw a gate for every entry of x.")
     require_rate(kept, p, kept.numel())
+    require(
+        len(kept.sum(1).unique()) > 1,
+        "every example lost the same number of units; each entry is dropped independently of the others.",
+    )
     again = factors(function, x, p) != 0
     require(not torch.equal(kept, again), "two calls drew the same gates; do not set a seed inside the function.")
     print("Correct: entries are dropped at rate p, and the mean is what it was.")
@@ -86,6 +90,11 @@ def shared_dropout(function: Dropout) -> None:
     require_rate(kept[0], p, kept.shape[1])
     again = factors(function, x, p) != 0
     require(not torch.equal(kept, again), "two calls drew the same mask; each mini-batch needs a new one.")
+    numbers = {int((factors(function, x, p) != 0)[0].sum()) for _ in range(4)}
+    require(
+        len(numbers) > 1,
+        "every mask drops the same number of units; each unit is dropped independently of the others.",
+    )
     print("Correct: one mask for the mini-batch, and a new one for the next.")
 
 

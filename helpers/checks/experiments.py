@@ -12,33 +12,45 @@ from helpers.checks import call, exercise, require
 
 @exercise
 def expected_maximum(function: Callable[[Tensor, float], Tensor]) -> None:
-    """Check ``function(values, p)``: the mean over masks of the maximum of positive `values` [n], dropped and rescaled."""
-    p = 0.2 + 0.6 * torch.rand(()).item()
-    values = torch.rand(6, dtype=torch.float64) + 0.1
-    answer = call(function, values, p, number=True)
-    require(answer.numel() == 1, f"expected one number, got a tensor of shape {list(answer.shape)}.")
-    answer = answer.item()
-    truth = enumerated_maximum(values, p)
+    """Check ``function(values, p)``: the mean over masks of the maximum of `values` [n], of any sign, dropped and rescaled."""
+    p, sizes = 0.2 + 0.6 * torch.rand(()).item(), torch.rand(6, dtype=torch.float64) + 0.1
+    for values in (sizes * torch.tensor([1, -1, 1, 1, -1, 1]), -sizes):
+        answer = call(function, values, p, number=True)
+        require(answer.numel() == 1, f"expected one number, got a tensor of shape {list(answer.shape)}.")
+        answer, truth = answer.item(), enumerated_maximum(values, p)
 
-    def is_near(other: float | Tensor) -> bool:
-        return math.isclose(answer, float(other), rel_tol=1e-6)
+        def is_near(other: float | Tensor, answer: float = answer) -> bool:
+            return math.isclose(answer, float(other), rel_tol=1e-6, abs_tol=1e-9)
 
-    ordered = values.sort(descending=True).values
-    require(not is_near(ordered[0]), "this is the maximum without dropout, which is what weight scaling computes.")
-    require(
-        not is_near((1 - p) * truth),
-        "the factor 1/(1-p) is missing: a kept unit is rescaled before it is pooled.",
-    )
-    require(
-        is_near(truth) or not math.isclose(answer, unordered(values, p), rel_tol=1e-6),
-        "the units are taken in the order in which they come; sort them first, the largest at the front.",
-    )
-    require(
-        not is_near((ordered * (1 - p) ** torch.arange(6)).sum()),
-        "p and 1-p are interchanged: a unit wins if all larger ones are *dropped*, each with probability p.",
-    )
-    require(is_near(truth), f"for {ordered.tolist()} and p = {p:.3f} it should be {truth:.4f}, and is {answer:.4f}.")
-    print("Correct: your formula agrees with the enumeration of all 2⁶ masks.")
+        for complaint, value in wrong_maxima(values, p, truth).items():
+            require(is_near(truth) or not is_near(value), complaint)
+        shown = [round(value, 3) for value in values.tolist()]
+        require(is_near(truth), f"for {shown} and p = {p:.3f} it should be {truth:.6f}, and is {answer:.6f}.")
+    print("Correct: your formula agrees with the enumeration of all 2⁶ masks, also where no unit is positive.")
+
+
+def wrong_maxima(values: Tensor, p: float, truth: float) -> dict[str, float]:
+    """{what may go wrong: what comes of it}."""
+    positive, ordered = values[values > 0], values.sort(descending=True).values
+    first = torch.arange(len(positive))
+    found = {
+        "this is the maximum without dropout, which is what weight scaling computes.": values.max(),
+        "the factor 1/(1-p) is missing: a kept unit is rescaled before it is pooled.": (1 - p) * truth,
+        "units that are not positive are counted as if they could win: where anything is dropped there is a zero, which is "
+        "larger.": (ordered * p ** torch.arange(len(values))).sum(),
+    }
+    if len(positive) == 0:
+        never = "if none is positive it is not always zero: where all units are kept, the largest of them wins."
+        return {never: 0.0, **found}
+    return {
+        "the units are taken in the order in which they come; sort them first, the largest at the front.": (
+            positive * p**first
+        ).sum(),
+        "p and 1-p are interchanged: a unit wins if all larger ones are *dropped*, each with probability p.": (
+            ordered[first] * (1 - p) ** first
+        ).sum(),
+        **found,
+    }
 
 
 def enumerated_maximum(values: Tensor, p: float) -> float:
@@ -49,14 +61,10 @@ def enumerated_maximum(values: Tensor, p: float) -> float:
     return float((weights * (masks * values / (1 - p)).max(1).values).sum())
 
 
-def unordered(values: Tensor, p: float) -> float:
-    return float((values * p ** torch.arange(len(values))).sum())
-
-
 @exercise
 def standard_error(function: Callable[[float, int], float]) -> None:
     """Check ``function(error, n)``: the standard error [%] of an error [%] that was measured on n test images."""
-    error, n = 1 + 30 * torch.rand(()).item(), int(torch.randint(500, 20_000, ()))
+    error, n = 10 + 30 * torch.rand(()).item(), int(torch.randint(500, 20_000, ()))
     try:
         answer = function(error, n)
     except ValueError:  # from `math.sqrt`, if 1 - error makes what is under it negative
@@ -84,7 +92,7 @@ def standard_error(function: Callable[[float, int], float]) -> None:
         "the error is in %: turn it into a share before you use p(1-p).",
     )
     require(
-        is_near(truth) or math.isclose(answer, truth, rel_tol=0.02),  # n - 1 in place of n is right too
+        is_near(truth) or is_near(truth * math.sqrt(n / (n - 1))),  # which is right too
         f"for an error of {error:.2f} % on {n} images it should be {truth:.4f} %, and is {answer:.4f} %.",
     )
     print("Correct: that is how far a test error moves by chance alone.")

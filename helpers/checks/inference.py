@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import moments, predictors
-from helpers.checks import call, exercise, require
+from helpers.checks import call, exercise, mismatch, require
 
 
 def identity(z: Tensor) -> Tensor:
@@ -50,8 +50,7 @@ def ideal(function: Callable[[nn.Module, Tensor], Tensor]) -> None:
     expected = predictors.exact(model, x)
     require(
         not far(q, expected),
-        f"the first probability should be {expected[0, 0]:.4f}, and is {q[0, 0]:.4f}. "
-        "Is each example seen under all 2^6 masks, inside `with gates.fixed(model, masks):`?",
+        f"{mismatch(q, expected)} Is each example seen under all 2^6 masks, inside `with gates.fixed(model, masks):`?",
     )
     print("Correct: your mean over all masks agrees with predictors.exact.")
 
@@ -87,8 +86,7 @@ def pooled_variance(function: Callable[[Tensor, float], Tensor]) -> None:
         )
     require(
         not far(answer, expected),
-        f"for the first window the variance should be {expected[0]:.4f}, and is {answer[0]:.4f}. With which probability "
-        "is the k-th largest unit the largest that is left, and how large is it then?",
+        f"{mismatch(answer, expected)} With which probability is the k-th largest unit the largest that is left, and how large is it then?",
     )
     alone = h[:, :1]
     require(not far(call(function, alone, p), p / (1 - p) * alone[:, 0] ** 2), "it is wrong for windows of one unit.")
@@ -118,8 +116,5 @@ def rectified_mean(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         far(answer, mean * normal.cdf(u) + normal.log_prob(u).exp()),
         "the density term has the unit of z: multiply it by s.",
     )
-    require(
-        not far(answer, expected),
-        f"for mean {mean[0]:.2f} and variance {var[0]:.2f} the answer should be {expected[0]:.4f}, and is {answer[0]:.4f}.",
-    )
+    require(not far(answer, expected), mismatch(answer, expected))
     print("Correct: your mean agrees with the one that fast dropout carries through a ReLU.")

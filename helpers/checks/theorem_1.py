@@ -1,5 +1,7 @@
 """Checks of the exercises in notebook 04."""
 
+import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 
 from helpers import bregman
-from helpers.checks import call, exercise, require
+from helpers.checks import call, exercise, mismatch, require
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -19,6 +21,11 @@ def same(p: Tensor, q: Tensor | float) -> bool:
 
 def distributions(*shape: int) -> Tensor:
     return Dirichlet(torch.ones(4).double()).sample(shape)
+
+
+def near_the_edges(*shape: int) -> Tensor:
+    """Distributions most of which are nearly certain, or nearly without some of the classes."""
+    return 0.99 * Dirichlet(torch.full((4,), 0.2).double()).sample(shape) + 0.0025
 
 
 def l1(y: Tensor, y_hat: Tensor) -> Tensor:
@@ -60,7 +67,7 @@ def gap(function: Callable[[Loss, Tensor, Tensor, Tensor], Tensor]) -> None:
             not same(answer, 0.0),
             "zero: the mean over masks is taken inside the loss (or outside it) in both terms.",
         )
-        require(same(answer, delta), f"for random f and q it should be {delta:.4f}, and is {answer.item():.4f}.")
+        require(same(answer, delta), f"for random f and q {mismatch(answer, delta)}")
     print("Correct: your gap is J - J' for three losses.")
 
 
@@ -98,11 +105,16 @@ def information(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         not same(answer, members + expected),
         "this is the entropy of the mean; take off what stays unknown when the mask is known.",
     )
-    require(same(answer, expected), f"for the first example it should be {expected[0]:.4f}, and is {answer[0]:.4f}.")
+    require(same(answer, expected), mismatch(answer, expected))
     certain = call(function, torch.eye(4).double()[:, None], torch.full((4,), 0.25).double())
     require(
         bool(certain.isfinite().all()),
         "NaN where a member is certain: 0 log 0 counts as 0. torch.xlogy(p, p) knows that.",
+    )
+    require(
+        same(certain, math.log(4)),
+        f"of four members, each certain of another class, it should be log 4 = {math.log(4):.4f}, and is "
+        f"{certain.item():.4f}: where a probability is zero, its class counts for nothing, but the others still do.",
     )
     print("Correct: your information is the distance of the members from their mean, example by example.")
 
@@ -110,18 +122,25 @@ def information(function: Callable[[Tensor, Tensor], Tensor]) -> None:
 @exercise
 def counterexample(loss: Loss) -> None:
     """Check a loss(y, ŷ) that is a convex function of y, zero for equal arguments only, and not of the form of part ii)."""
-    y, other, q = distributions(3, 400)
+    y, other, q = torch.cat([distributions(3, 400), near_the_edges(3, 4000)], dim=1)
     values = call(loss, y, q)
-    require(values.shape == (400,), f"expected one number for each row, [400], got {list(values.shape)}.")
+    require(values.shape == (4400,), f"expected one number for each row, [4400], got {list(values.shape)}.")
     require(bool(values.isfinite().all()), "some of the losses are NaN or infinite inside the triangle.")
+    at_equality = call(loss, q, q).abs().max().item()
     require(
-        bool((call(loss, q, q).abs() < 1e-9).all()),
-        f"ℓ(y, y) must be zero, and is {call(loss, q, q)[0].item():.4f} for some y. Otherwise J need not lead to the mean.",
+        at_equality < 1e-5,
+        f"ℓ(y, y) must be zero, and is {at_equality:.1g} for some y. Otherwise J need not lead to the mean.",
     )
-    require(bool((values > 0).all()), "ℓ(y, ŷ) must be positive where y and ŷ differ, and is not everywhere.")
+    exchanged = [y[:, order] for order in itertools.permutations(range(4)) if order != (0, 1, 2, 3)]
+    for almost in (q, 0.99 * y + 0.01 * q, *exchanged):  # the last have some entries in common with y
+        differ = (y - almost).abs().sum(-1) > 1e-3
+        require(
+            bool((call(loss, y, almost)[differ] > 0).all()),
+            "ℓ(y, ŷ) must be positive wherever y and ŷ differ, in whichever entries and however little, and is not.",
+        )
     excess = call(loss, (y + other) / 2, q) - (values + call(loss, other, q)) / 2
     require(
-        bool((excess < 1e-9).all()),
+        bool((excess < 1e-6 * (1 + values)).all()),
         "it is not convex in y: halfway between two values of y it lies above the chord. Part i) would not hold.",
     )
     f, students = distributions(20, 10), distributions(30, 10)
@@ -134,7 +153,7 @@ def counterexample(loss: Loss) -> None:
     for name, known in {"L1": l1, "reverse KL": bregman.reverse_kl}.items():
         ratio = values / known(y, q)
         require(
-            not torch.allclose(ratio, ratio[0].expand(400), rtol=1e-3),
+            not torch.allclose(ratio, ratio[0].expand(4400), rtol=1e-3),
             f"this is {name}, perhaps times a number: that one is on the page. Find a third.",
         )
     deltas = torch.stack([bregman.objectives(loss, f, q)[2] for q in students]).detach()

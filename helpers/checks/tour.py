@@ -1,13 +1,14 @@
 """Checks of the exercises in notebook 00."""
 
+import math
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, product
 
 import torch
 from torch import Tensor, nn
 
-from helpers import bregman, predictors
-from helpers.checks import call, exercise, require
+from helpers import bregman, gates, predictors
+from helpers.checks import call, exercise, mismatch, require
 
 
 def distance(p: Tensor, q: Tensor) -> float:
@@ -28,6 +29,15 @@ def small_network(x: Tensor) -> nn.Sequential:
         means = [predictors.exact(model, x), predictors.exact(model, x, "geometric"), predictors.standard(model, x)]
         if min(distance(p, q) for p, q in combinations(means, 2)) > 0.05:
             return model
+
+
+def every_prediction(model: nn.Module, x: Tensor) -> Tensor:
+    """Probabilities [2^6, N, K] of `x` [N, D] under each mask of a network with six gates."""
+    predictions = []
+    for mask in product([0.0, 1.0], repeat=6):
+        with gates.fixed(model, dict.fromkeys(gates.stochastic_layers(model), torch.tensor(mask))), torch.no_grad():
+            predictions.append(model(x).softmax(-1))
+    return torch.stack(predictions)
 
 
 @exercise
@@ -61,6 +71,11 @@ def monte_carlo(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
         f"the answer is {error:.2f} away from the mean over all 2^6 masks, too far for m = {m} masks. "
         "Is a new mask drawn in every pass, and are all m passes averaged?",
     )
+    once = call(function, model, x[:1], 1).double()
+    require(
+        bool(torch.isclose(every_prediction(model, x[:1]).double(), once, atol=1e-4).all(-1).any()),
+        "with m = 1 the answer should be the prediction under one mask, and is not: draw m masks, neither more nor fewer.",
+    )
     require(
         not any(module.training for module in model.modules()),
         "the model, or a layer of it, was left in training mode; `with gates.sampling(model):` puts modes back by itself.",
@@ -92,10 +107,15 @@ def kl(function: Callable[[Tensor, Tensor], Tensor]) -> None:
         not agrees(-(y * y_hat.log()).sum(-1)),
         "this is the cross-entropy -Σ y log ŷ; KL has the entropy of y taken off: Σ y (log y - log ŷ).",
     )
-    require(agrees(expected), f"for the first row the answer should be {expected[0]:.4f}, and is {answer[0]:.4f}.")
+    require(agrees(expected), mismatch(answer, expected))
     zero = call(function, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]]))
     require(
         bool(zero.isfinite().all()),
         "NaN where y has a zero: 0 log 0 counts as 0. torch.xlogy(y, y) knows that.",
+    )
+    require(
+        abs(zero.item() - math.log(2)) < 1e-4,
+        "where y has a zero, that class counts for nothing, but the others still do: of y = (1, 0) and ŷ = (1/2, 1/2) "
+        f"KL is log 2 = {math.log(2):.4f}, and your answer is {zero.item():.4f}.",
     )
     print("Correct: your divergence agrees with bregman.kl, also where a probability is zero.")

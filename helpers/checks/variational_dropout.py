@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from helpers import variational
-from helpers.checks import call, exercise, require
+from helpers.checks import call, exercise, mismatch, require
 
 ROWS = 4000  # with so many, a sample variance is within 14 % of the true one in all but two of 1e9 cases
 
@@ -41,7 +41,7 @@ def divergence(function: Callable[[Tensor], Tensor]) -> None:
         not agrees(sigmoid_part(log_alpha) + 0.5 * torch.log1p(log_alpha.exp())),
         "the logarithm is of 1 + 1/α, so that the divergence is large where α is small; this is log(1 + α).",
     )
-    require(agrees(expected), f"for log α = {log_alpha[0]:.2f} it should be {expected[0]:.4f}, and is {answer[0]:.4f}.")
+    require(agrees(expected), mismatch(answer, expected))
     print("Correct: your divergence is that of the package.")
 
 
@@ -72,6 +72,15 @@ def local_noise(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     require(
         torch.allclose(found, right.double(), rtol=0.14),
         f"the variances should be near {rounded(right)}, and are {rounded(found)}.",
+    )
+    together = y.T.corrcoef().fill_diagonal_(0).abs().max().item()
+    require(
+        together < 6 / ROWS**0.5,
+        f"the outputs of an example share their noise (a correlation of {together:.2f}): each output has weights of its own.",
+    )
+    require(
+        not torch.equal(y, call(function, x.repeat(ROWS, 1), theta, log_sigma2)),
+        "two calls drew the same noise; do not set a seed inside the function.",
     )
     print("Correct: your outputs have the mean and the variance of outputs through sampled weights.")
 
@@ -127,5 +136,5 @@ def rates(function: Callable[[Tensor, float], Tensor]) -> None:
         not is_answer(norms / (1 + norms)), "(XᵀX)ᵢᵢ is the sum of the *squares* of a feature; take no square root."
     )
     require(bool(((answer > 0) & (answer < 1)).all()), "a rate lies between 0 and 1; some of these do not.")
-    require(is_answer(right), f"for the first feature the rate should be {right[0]:.4f}, and is {answer[0]:.4f}.")
+    require(is_answer(right), mismatch(answer, right))
     print("Correct: with these rates eq. 20 has the coefficients of ridge regression.")

@@ -1,18 +1,20 @@
 """Checks of the exercises in notebook 10."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from helpers import bregman, predictors
+from helpers import bregman, gates, predictors
 from helpers.checks import call, exercise, require
+from helpers.checks.tour import every_prediction
 
 
 def network_with_statistics(x: Tensor) -> nn.Sequential:
     """A random network with six gates, and with BatchNorm, whose statistics training mode would change. It is so crooked
-    that on the inputs `x` [N, 4] the distances between its three averages are plain to see."""
+    that on the inputs `x` [N, 4] what a right answer and plausible wrong ones come to is plain to see."""
     while True:
         model = nn.Sequential(
             *(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5)),
@@ -22,25 +24,47 @@ def network_with_statistics(x: Tensor) -> nn.Sequential:
             model[1].running_mean.normal_()
             for layer in (model[0], model[4], model[6]):
                 layer.weight.mul_(4)
-        right, *others = candidates(model, x)
+        right, *others = candidates(model, x).values()
         if right > 0.3 and all(abs(other - right) > 0.25 * right for other in others):
             return model
 
 
-def candidates(model: nn.Module, x: Tensor) -> list[float]:
-    """KL(ideal ‖ standard), its reverse, and KL(geometric mean ‖ standard): means over `x`, in nats."""
+def candidates(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """{"right": KL(ideal ‖ standard), what went wrong: what comes of it}: means over `x`, in nats."""
     ideal, standard = predictors.exact(model, x), predictors.standard(model, x)
     geometric = predictors.exact(model, x, "geometric")
-    pairs = ((ideal, standard), (standard, ideal), (geometric, standard))
-    return [bregman.kl(p, q).mean().item() for p, q in pairs]
+    training = with_statistics_of(x, model)
+    with_batch = (
+        "BatchNorm took the statistics of `x` for its own: put the layers `nn.Dropout` alone into training mode."
+    )
+    pairs = {
+        "right": (ideal, standard),
+        "this is KL(standard ‖ ideal): the ideal predictor is the first argument.": (standard, ideal),
+        "the average is that of logits; average the probabilities.": (geometric, standard),
+        with_batch: (predictors.exact(training, x), standard),
+        f"{with_batch} In both predictions.": (predictors.exact(training, x), predictors.standard(training, x)),
+    }
+    return {name: bregman.kl(p, q).mean().item() for name, (p, q) in pairs.items()}
+
+
+def with_statistics_of(x: Tensor, model: nn.Sequential) -> nn.Sequential:
+    """What `model` computes of `x` with its BatchNorm, the second layer, in training mode."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        var, mean = torch.var_mean(other[0](x), dim=0, correction=0)
+    other[1].running_mean, other[1].running_var = mean, var
+    return other
 
 
 @exercise
 def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     """Check ``function(model, x, m)``: mean KL(ideal ‖ standard) over the inputs, a scalar."""
-    x, m = torch.randn(200, 4), 400
+    x, m = torch.randn(200, 4), 1000
     model = network_with_statistics(x)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    rates, of = gates.rates(model), candidates(model, x)
+    members = every_prediction(model, x[:1])
+    of_one_mask = bregman.kl(members, predictors.standard(model, x[:1])).flatten()
     answer = call(function, model, x, m, number=True)
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     require(
@@ -52,17 +76,23 @@ def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
         not any(module.training for module in model.modules()),
         "the network, or a layer of it, was left in training mode; put its mode back.",
     )
+    require(gates.rates(model) == rates, "the rate of a dropout layer was changed; put it back.")
     require(answer.shape == (), f"expected one number, got {list(answer.shape)}: take the mean over the inputs.")
-    right, reverse, geometric = candidates(model, x)
+    right = of["right"]
 
     def near(value: float) -> bool:
         return abs(answer.item() - value) < 0.1 * abs(value)
 
     require(not near(right * len(x)), "this is the sum over the inputs; take their mean.")
     require(not near(-right), "the sign is the wrong way round: KL is never negative.")
-    require(not near(reverse), "this is KL(standard ‖ ideal): the ideal predictor is the first argument.")
-    require(not near(geometric), "the average is that of logits; average the probabilities.")
+    nearest = min(of, key=lambda name: abs(answer.item() - of[name]))
+    require(nearest == "right" or not near(of[nearest]), nearest)
     require(near(right), f"with all masks it is {right:.3f} nats, and your answer is {answer.item():.3f}.")
+    once = call(function, model, x[:1], 1, number=True)
+    require(
+        bool(torch.isclose(of_one_mask.double(), once.double(), rtol=1e-3, atol=1e-5).any()),
+        "with m = 1 the ideal should be the prediction under one mask, and is not: draw m masks, neither more nor fewer.",
+    )
     print("Correct: your gap agrees with the enumeration of all masks, and the network is as it was.")
 
 
