@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import gates, predictors
@@ -112,7 +113,11 @@ def unfused() -> Iterator[None]:
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings(), torch.backends.cudnn.flags(enabled=False):
+        with (
+            warnings.catch_warnings(),
+            torch.backends.cudnn.flags(enabled=False),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             warnings.filterwarnings("ignore", "TF32 acceleration")  # of processors that are not here
             with torch.backends.mkldnn.flags(enabled=False):
                 yield

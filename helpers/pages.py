@@ -7,6 +7,7 @@ Needs the extra ``notebooks``.
 import argparse
 import base64
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -164,7 +165,14 @@ def results() -> None:
     write(ROOT / "README.md", with_results((ROOT / "README.md").read_text("utf-8")))
 
 
+def spell_out() -> None:
+    """Let what is printed be spelt out where the output has no sign for it, as in a file on Windows, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
+    spell_out()
     parser = argparse.ArgumentParser(
         prog="python -m helpers.pages", description="Run notebooks and make pages of them."
     )

@@ -56,7 +56,7 @@ def kl_exact(log_alpha: Tensor) -> Tensor:
     """
     mean = 0.5 * torch.exp(-log_alpha.detach().double())[..., None]
     window = math.ceil(10 * math.sqrt(mean.max().item()) + 60)
-    j = (mean.floor() + torch.arange(-window, window + 1)).clamp_min(-1)
+    j = (mean.floor() + torch.arange(-window, window + 1, device=mean.device)).clamp_min(-1)
     weight = torch.where(j >= 0, torch.exp(j * mean.log() - mean - torch.lgamma(j + 1)), 0.0)
     return 0.5 * (weight * torch.digamma(j.clamp_min(0) + 0.5)).sum(-1) + 0.5 * math.log(2) + LEVEL
 

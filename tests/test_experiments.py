@@ -455,6 +455,18 @@ def test_a_run_with_compiled_networks_is_as_good(folder, monkeypatch):
     assert (eager["computed in"], found["computed in"]) == ("torch.float32", "torch.bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("device", "triton", "expected"), [("cpu", True, False), ("cuda", True, True), ("cuda", False, False)]
+)
+def test_networks_are_compiled_on_a_gpu_if_there_is_triton(monkeypatch, device, triton, expected):
+    network, compiled = nn.Linear(1, 1), []
+    network.compile = lambda: compiled.append(True)
+    monkeypatch.setattr(running.predictors, "device_of", lambda network: torch.device(device))
+    monkeypatch.setattr(running, "find_spec", lambda name: name if triton else None)
+    assert running.compiled(network) is network
+    assert bool(compiled) is expected
+
+
 def test_a_gpu_that_is_too_small_says_which_batch_size_to_try(folder, monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,12 +1,15 @@
 """Whatever students hand in, the run ends, and each gets the points that are deserved."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -70,6 +73,19 @@ def with_the_checks_replaced(notebook):
     return notebook
 
 
+def with_the_check_skipped(notebook):
+    notebook = answered(notebook, WRONG, RIGHT)
+    notebook.cells[index_of(notebook, "check-my_kl")].metadata["tags"] = ["skip-execution"]
+    return notebook
+
+
+def with_a_first_cell(notebook, source):
+    """Wrong in both places, and with a cell at its top that is to hide it."""
+    notebook = answered(notebook, WRONG, None)
+    notebook.cells.insert(1, new_code_cell(source))
+    return notebook
+
+
 def renamed(notebook):
     notebook = answered(notebook, RIGHT, RIGHT)
     notebook.cells[3].source = notebook.cells[3].source.replace("my_kl", "kullback_leibler")
@@ -122,6 +138,10 @@ def with_half_an_emoji(notebook):
     return notebook
 
 
+NO_GRADING = "import os\nos.environ.pop('NBGRADER_EXECUTION', None)"
+NO_CELLS = "get_ipython().input_transformers_cleanup.append(lambda lines: ['pass\\n'])"
+FLOOD = "    while True:\n        print('x' * 1000)"
+TALKS = f"    print('y' * 10**6)\n    print(y.shape)\n{RIGHT}"
 LOOP = "    while True:\n        pass"
 BOMB = "    return [bytearray(2**28) for _ in range(10**6)]"
 EXIT = "    import os\n    os._exit(0)"
@@ -141,6 +161,10 @@ SUBMISSIONS = {
     "renamed function": (renamed, 0, "NameError", 1, "Correct"),
     "check edited": (with_the_check_edited, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
     "checks replaced": (with_the_checks_replaced, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
+    "check skipped": (with_the_check_skipped, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
+    "no grading": (lambda released: with_a_first_cell(released, NO_GRADING), 0, "Not yet: this is", 0, "Not yet"),
+    "no cells": (lambda released: with_a_first_cell(released, NO_CELLS), 0, "no word", 0, "no word"),
+    "flood": (lambda released: answered(released, FLOOD, TALKS), 0, "CellTimeoutError", 1, "^Correct: [^\n]*$"),
     "split": (split, 1, "Correct", 1, "Correct"),
     "gap copied": (with_gaps_copied, 1, "Correct", 0, r"this is KL\(ŷ ‖ y\)"),
     "check copied": (with_checks_copied, 1, "Correct", 1, "Correct"),
@@ -164,7 +188,7 @@ def graded(tmp_path_factory):
         text = "a notebook, I swear" if notebook is None else nbformat.writes(notebook, ensure_ascii=True)
         path.write_text(text, "utf-8")
     (folder / "submissions" / "nothing").mkdir()
-    (folder / "submissions" / "nothing" / "stand_in (1).ipynb").write_text("{}")
+    (folder / "submissions" / "nothing" / "homework.ipynb").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exercises, "every_notebook", lambda: [source])
         return grading.grade(folder / "submissions", folder / "grades", LIMITS, jobs=2)
@@ -239,6 +263,17 @@ def test_of_several_notebooks_of_one_name_the_one_in_the_fewest_folders_is_grade
     assert "Ada: z/01_dropout.ipynb is not graded: there is y/01_dropout.ipynb too, and that is" in lines
     assert "Ada: a/02_other.ipynb has the name of no notebook of the suite, and is not graded" in lines
     assert len(lines) == 3
+
+
+def test_a_name_that_was_added_to_counts_where_there_is_no_other(tmp_path, capsys):
+    paths = ("Kopie von 00_tour", "00_tour (1)", "a/b/01_dropout", "01_dropout (1)", "tour")
+    lay_out(tmp_path / "Ada", dict.fromkeys(paths, "{}"))
+    assert chosen(tmp_path / "Ada") == {"00_tour": "00_tour (1).ipynb", "01_dropout": "a/b/01_dropout.ipynb"}
+    lines = capsys.readouterr().out.splitlines()
+    assert "Ada: 00_tour (1).ipynb is taken for 00_tour.ipynb" in lines
+    assert "Ada: Kopie von 00_tour.ipynb is not graded: there is 00_tour (1).ipynb too, and that is" in lines
+    assert "Ada: 01_dropout (1).ipynb is not graded: there is a/b/01_dropout.ipynb too, and that is" in lines
+    assert "Ada: tour.ipynb has the name of no notebook of the suite, and is not graded" in lines
 
 
 def test_a_clone_that_the_set_up_cell_made_is_not_graded(tmp_path, capsys):
@@ -345,6 +380,55 @@ def test_grades_are_replaced_by_whole_ones_only(tmp_path, quick, monkeypatch):
     kept = grading.place(submissions, grades)
     assert list(pd.read_csv(kept / "grades.csv").student) == ["Ada"]
     assert not (kept / "Bob").exists() and list(grades.iterdir()) == [kept]
+
+
+def test_points_outlive_a_notebook_that_cannot_be_kept(tmp_path, quick, monkeypatch):
+    lay_out(tmp_path / "submissions", {"Ada/00_tour": "{}", "Bob/00_tour": "{}"})
+    graded = autograding.points
+
+    def and_loses_its_folder(path, released, job, limits):
+        table = graded(path, released, job, limits)
+        if path.parent.name == "Ada":
+            shutil.rmtree(job)
+        return table
+
+    monkeypatch.setattr(autograding, "points", and_loses_its_folder)
+    table = grading.grade(tmp_path / "submissions", tmp_path / "grades")
+    assert table.set_index("student").points.to_dict() == {"Ada": 1, "Bob": 1}
+    assert (grading.place(tmp_path / "submissions", tmp_path / "grades") / "Bob" / "00_tour" / "graded.ipynb").exists()
+
+
+def test_excel_is_told_that_grades_are_utf_8(tmp_path, quick):
+    lay_out(tmp_path / "submissions", {"Jörg/00_tour": "{}"})
+    grading.grade(tmp_path / "submissions", tmp_path / "grades")
+    kept = grading.place(tmp_path / "submissions", tmp_path / "grades") / "grades.csv"
+    assert kept.read_bytes().startswith(b"\xef\xbb\xbfstudent,")
+    assert list(pd.read_csv(kept).student) == ["Jörg"]
+
+
+def test_a_process_that_left_its_family_ends_with_it(tmp_path):
+    pid = tmp_path / "pid"
+    process = autograding.PROCESSES.Process(target=leave_somebody, args=(pid,))
+    process.start()
+    assert not autograding.watch(process, LIMITS)
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
+def leave_somebody(pid):
+    """A program that is started in a session of its own, and outlives who started it."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    pid.write_text(str(sleeper.pid))
+    time.sleep(2)
+
+
+@pytest.mark.parametrize("table", ["Łukasz: ŷ ‖ y", "plain"])
+def test_what_an_output_has_no_sign_for_is_spelt_out(table):
+    code = f"from helpers.pages import spell_out; spell_out(); print({table!r})"
+    cp1252 = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=pages.ROOT, env=cp1252, capture_output=True)
+    assert ended.returncode == 0 and ended.stdout.decode("cp1252").strip() == table.replace("Ł", "\\u0141").replace(
+        "ŷ", "\\u0177"
+    ).replace("‖", "\\u2016")
 
 
 @pytest.mark.parametrize(("submissions", "grades"), [("all", "all"), ("all/mine", "all"), ("all", "all/grades")])

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 from helpers.course import grading, student
-from helpers.pages import BUILD
+from helpers.pages import BUILD, spell_out
 
 
 def main() -> None:
+    spell_out()
     parser = argparse.ArgumentParser(prog="python -m helpers.course", description="The suite as coursework.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("student", help="Write the edition for students.")

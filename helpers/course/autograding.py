@@ -28,6 +28,9 @@ PROCESSES = get_context("forkserver" if "forkserver" in get_all_start_methods() 
 PROCESSES.set_forkserver_preload(["nbgrader.converters", "helpers.pages", "pandas"])
 
 
+LONGEST = 500  # characters of a remark
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one notebook may use: seconds for a cell, seconds for all of it, and bytes of memory."""
@@ -38,11 +41,24 @@ class Limits:
 
 
 class QuietExecute(Execute):
-    """nbgrader's execution of a notebook, which the widgets in it cannot hang."""
+    """nbgrader's execution of a notebook, which the widgets in it cannot hang, nor its printing flood.
+
+    Of what a cell prints without end the last is kept, which is where a check speaks.
+    """
+
+    outputs_kept, characters_kept = 200, 20_000  # of a cell, and of each output
 
     def __init__(self, **arguments: object) -> None:
         super().__init__(**arguments)
         self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = QuietOutput
+
+    def output(self, outs: list[NotebookNode], *message: object) -> NotebookNode | None:
+        out = super().output(outs, *message)
+        if out is not None and "text" in out:
+            out.text = out.text[-self.characters_kept :]
+        if len(outs) > self.outputs_kept:
+            del outs[: self.outputs_kept // 2]
+        return out
 
 
 def autograde(job: Path, name: str, limits: Limits) -> None:
@@ -72,16 +88,18 @@ def autograde(job: Path, name: str, limits: Limits) -> None:
 def watch(process: BaseProcess, limits: Limits) -> str:
     """Wait until `process` ends, or end it and all below it when it takes too much: what it did wrong, if anything."""
     deadline = time.monotonic() + limits.notebook
-    wrong = ""
+    wrong, seen = "", set()
     while process.is_alive() and not wrong:
         process.join(0.2)
+        seen.update(family(process))  # what a kernel has started may outlive it, and is nobody's child then
         if time.monotonic() > deadline:
             wrong = f"stopped after {limits.notebook} s"
         elif memory(process) > limits.memory:
-            wrong = f"stopped at {limits.memory / 2**30:.0f} GB of memory"
-    for kernel in family(process):
+            wrong = f"stopped at {limits.memory / 2**30:.3g} GB of memory"
+    for one in seen:
         with suppress(psutil.NoSuchProcess):
-            kernel.kill()
+            one.kill()
+    psutil.wait_procs(seen, timeout=10)  # only then can their folder be moved everywhere
     process.join()
     return wrong or ("the notebook could not be run to its end" if process.exitcode else "")
 
@@ -111,15 +129,18 @@ def memory(process: BaseProcess) -> int:
 
 
 def with_checks(handed_in: NotebookNode, released: NotebookNode) -> NotebookNode:
-    """`handed_in` with every mark of `released` at most once, and at its end the checks that were deleted from it.
+    """`handed_in` with every mark of `released` at most once, as it was handed out, and at its end the checks that were
+    deleted from it.
 
     Who splits or copies a cell copies its mark, and nbgrader fails on two cells with one mark. The last of them keeps
     it, since a check must come after its function. The others run as they are, like cells that never had a mark.
     """
     missing = {grade_id(cell): cell for cell in released.cells if grade_id(cell)}
     for cell in reversed(handed_in.cells):
-        if missing.pop(grade_id(cell), None) is None:
+        if (as_released := missing.pop(grade_id(cell), None)) is None:
             cell.metadata.pop("nbgrader", None)
+        else:
+            cell.metadata = as_released.metadata  # a tag that was added could keep a check from being run
     handed_in.cells += [cell for cell in missing.values() if cell.metadata.nbgrader.grade]
     return handed_in
 
@@ -161,13 +182,18 @@ def points(path: Path | None, released: Path, job: Path, limits: Limits) -> pd.D
     with Gradebook(f"sqlite:///{job / 'gradebook.db'}") as book:
         grades = book.find_submission_notebook(name, name, "student").grades
         score = {grade.name.removeprefix("check-"): grade.auto_score or 0.0 for grade in grades}
+    for exercise, words in outcome.items():
+        if not words.startswith("Correct"):  # nbgrader gives a point to a check that was silenced
+            score[exercise] = 0.0
     return table.assign(points=table.exercise.map(score), remark=table.exercise.map(outcome).fillna("no check"))
 
 
 def remark(check: NotebookNode) -> str:
-    """What the check of an exercise said, in one line."""
+    """What the check of an exercise said last, in one line; a function may have printed, too."""
     errors = [output for output in check.outputs if output.output_type == "error"]
     if errors:  # the last is nbgrader's own, after the interruption of a cell that took too long
         name, words = errors[-1].ename, errors[-1].evalue
-        return words if name == "Unsolved" else f"{name}: {words}".rstrip(": ")
-    return "".join(output.get("text", "") for output in check.outputs).strip()
+        said = words if name == "Unsolved" else f"{name}: {words}".rstrip(": ")
+        return next(iter(said.splitlines()), "")[:LONGEST]
+    said = "".join(output.get("text", "") for output in check.outputs)
+    return next(reversed(said.strip().splitlines()), "no word from the check")[:LONGEST]

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -73,24 +74,25 @@ def grade(
 
         def one_notebook(number: int, student: str, name: str) -> pd.DataFrame:
             job = Path(running, str(number))  # nbgrader takes the brackets in a student's name for a pattern
-            job.mkdir()
-            shutil.copy(course / "gradebook.db", job)
             as_released = released / name / f"{name}.ipynb"
             try:
+                job.mkdir()
+                shutil.copy(course / "gradebook.db", job)
                 table = autograding.points(chosen[student].get(name), as_released, job, limits)
             except Exception as error:  # whatever is odd about this notebook, the others' points are kept
                 table = autograding.no_points(as_released, f"could not be graded: {type(error).__name__}")
             for leftover in ("submitted", "autograded"):
                 shutil.rmtree(job / leftover, ignore_errors=True)
-            (new / student).mkdir(parents=True, exist_ok=True)
-            job.replace(new / student / name)
+            with suppress(OSError):  # the points count, even if the notebook as it was run cannot be kept
+                (new / student).mkdir(parents=True, exist_ok=True)
+                job.replace(new / student / name)
             return table.assign(student=student, notebook=name)
 
         work = [(number, *pair) for number, pair in enumerate(product(chosen, names))]
         with ThreadPoolExecutor(jobs or max(1, (os.cpu_count() or 1) // 2)) as pool:
             tables = list(tqdm(pool.map(one_notebook, *zip(*work, strict=True)), total=len(work), leave=False))
         table = pd.concat(tables)[["student", "notebook", "exercise", "points", "of", "remark"]]
-        write(new / "grades.csv", table.to_csv(index=False))
+        write(new / "grades.csv", "\ufeff" + table.to_csv(index=False))  # the mark by which Excel knows UTF-8
         put(new, place(submissions, folder))
     return table
 

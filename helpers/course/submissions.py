@@ -32,10 +32,16 @@ def folders(submissions: Path) -> list[Path]:
     return [path for path in paths if path.is_dir()]
 
 
+def named(path: Path, known: Iterable[str]) -> str | None:
+    """The notebook whose name is in that of `path`, as in "Copy of 00_tour" and "00_tour (1)"."""
+    return next((name for name in known if name in path.stem), None)
+
+
 def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
     """{name: notebook} of those to grade in the folder `one` of a student; what is left out is printed.
 
-    Of several notebooks of one name it is the one in the fewest folders.
+    Of several notebooks of one name it is the one in the fewest folders. One whose name has been added to counts where
+    there is no other.
     """
     # In Colab the set-up cell fetches the suite, with its solutions, to beside the notebook. The student edition may
     # have been unpacked under the same name, but it has no .py halves.
@@ -48,9 +54,9 @@ def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
     if files and not paths:
         say(f"{one.name}: no notebook is in it, only {', '.join(sorted(path.name for path in one.iterdir()))}")
     chosen: dict[str, Path] = {}
-    for path in sorted(paths, key=lambda path: (len(path.parts), path)):
-        name, where = path.stem, f"{one.name}: {path.relative_to(one)}"
-        if name not in known:
+    for path in sorted(paths, key=lambda path: (path.stem not in known, len(path.parts), path)):
+        name, where = named(path, known), f"{one.name}: {path.relative_to(one)}"
+        if name is None:
             say(f"{where} has the name of no notebook of the suite, and is not graded")
         elif has_solutions(path):
             say(f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded")
@@ -58,4 +64,6 @@ def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
             say(f"{where} is not graded: there is {chosen[name].relative_to(one)} too, and that is")
         else:
             chosen[name] = path
+            if path.stem != name:
+                say(f"{where} is taken for {name}.ipynb")
     return chosen

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -248,8 +249,9 @@ def first_student(run: Run, teacher: nn.Module) -> nn.Module:
 
 
 def compiled(network: nn.Module) -> nn.Module:
-    """`network`, compiled on a GPU, where that pays. On a processor our own masks are faster than compiled ones."""
-    if predictors.device_of(network).type == "cuda":
+    """`network`, compiled on a GPU, where that pays, if there is Triton, which is not on Windows. On a processor our own
+    masks are faster than compiled ones."""
+    if predictors.device_of(network).type == "cuda" and find_spec("triton"):
         network.compile()
     return network
 
