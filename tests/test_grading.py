@@ -439,6 +439,14 @@ def test_submissions_and_grades_in_each_other_are_refused(tmp_path, quick, submi
     assert (tmp_path / submissions / "Ada" / "00_tour.ipynb").exists() and not quick
 
 
+@pytest.mark.parametrize("name", ["a%20b", "new [1]"])
+def test_a_folder_that_nbgrader_would_misread_is_refused(tmp_path, quick, name):
+    lay_out(tmp_path / "submissions", {"Ada/00_tour": "{}"})
+    with pytest.raises(ValueError, match="move the suite"):
+        grading.grade(tmp_path / "submissions", tmp_path / name / "grades")
+    assert not quick and not (tmp_path / name).exists()
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_clean_leaves_grades(tmp_path):
     shutil.copy(pages.ROOT / "Makefile", tmp_path)

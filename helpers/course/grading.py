@@ -55,11 +55,14 @@ def grade(
 
     Raises
     ------
-    ValueError : if nobody has handed in a notebook of the suite, or `submissions` and `folder` are one in the other.
+    ValueError : if nobody has handed in a notebook of the suite, `submissions` and `folder` are one in the other, or
+        `folder` has a sign in its path that nbgrader takes for a pattern.
     """
     here, there = submissions.resolve(), folder.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise ValueError(f"{submissions} and {folder}, where grades go, are one in the other: move the submissions")
+    if odd := [sign for sign in "[]%" if sign in str(there)]:
+        raise ValueError(f"nbgrader cannot work in {there}, which has {' and '.join(odd)} in it: move the suite")
     known = {path.stem: path for path in exercises.every_notebook()}
     chosen = {readable(one.name): choose(one, known) for one in folders(submissions)}
     names = sorted(set().union(*chosen.values()))
