@@ -105,7 +105,7 @@ def printed(cell):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "03_weight_scaling" else pytest.mark.slow) for name in NOTEBOOKS]
+    "name", [pytest.param(name, marks=() if name == "05_bregman_losses" else pytest.mark.slow) for name in NOTEBOOKS]
 )
 def test_an_untouched_student_edition_runs_to_its_end(edition, name):
     notebook = run(edition / "notebooks" / f"{name}.ipynb")

@@ -1,9 +1,11 @@
 """One notebook as it was handed in: run in a process of its own, within limits, and given its points."""
 
+import asyncio
 import logging
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
@@ -43,19 +45,25 @@ class Limits:
 class QuietExecute(Execute):
     """nbgrader's execution of a notebook, which the widgets in it cannot hang, nor its printing flood.
 
-    Of what a cell prints without end the last is kept, which is where a check speaks.
+    Of much output the last is kept, which is where a check speaks. A cell that prints without end is interrupted.
     """
 
     outputs_kept, characters_kept = 200, 20_000  # of a cell, and of each output
+    flood = 10_000_000  # characters that no cell prints but by mistake
 
     def __init__(self, **arguments: object) -> None:
         super().__init__(**arguments)
         self.widget_registry["@jupyter-widgets/output"]["OutputModel"] = QuietOutput
+        self.printed = Counter()
 
-    def output(self, outs: list[NotebookNode], *message: object) -> NotebookNode | None:
-        out = super().output(outs, *message)
+    def output(self, outs: list[NotebookNode], msg: dict, display_id: str | None, cell: int) -> NotebookNode | None:
+        out = super().output(outs, msg, display_id, cell)
         if out is not None and "text" in out:
+            self.printed[cell] += len(out.text)
             out.text = out.text[-self.characters_kept :]
+        if self.printed[cell] > self.flood:
+            self.printed[cell] = 0
+            self.interruption = asyncio.ensure_future(self.km.interrupt_kernel())
         if len(outs) > self.outputs_kept:
             del outs[: self.outputs_kept // 2]
         return out
@@ -193,6 +201,8 @@ def remark(check: NotebookNode) -> str:
     errors = [output for output in check.outputs if output.output_type == "error"]
     if errors:  # the last is nbgrader's own, after the interruption of a cell that took too long
         name, words = errors[-1].ename, errors[-1].evalue
+        if name == "KeyboardInterrupt":
+            return "stopped, since it printed without end"
         said = words if name == "Unsolved" else f"{name}: {words}".rstrip(": ")
         return next(iter(said.splitlines()), "")[:LONGEST]
     said = "".join(output.get("text", "") for output in check.outputs)
