@@ -86,7 +86,8 @@ def pooled_variance(function: Callable[[Tensor, float], Tensor]) -> None:
         )
     require(
         not far(answer, expected),
-        f"{mismatch(answer, expected)} With which probability is the k-th largest unit the largest that is left, and how large is it then?",
+        f"{mismatch(answer, expected)} With which probability is the k-th largest unit the largest that is left, and how "
+        "large is it then?",
     )
     alone = h[:, :1]
     require(not far(call(function, alone, p), p / (1 - p) * alone[:, 0] ** 2), "it is wrong for windows of one unit.")

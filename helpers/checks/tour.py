@@ -32,10 +32,10 @@ def small_network(x: Tensor) -> nn.Sequential:
 
 
 def every_prediction(model: nn.Module, x: Tensor) -> Tensor:
-    """Probabilities [2^6, N, K] of `x` [N, D] under each mask of a network with six gates."""
-    predictions = []
+    """Probabilities [2^6, N, K] of `x` [N, D] under each mask of a network with six gates, all in one layer."""
+    (layer,), predictions = gates.stochastic_layers(model), []
     for mask in product([0.0, 1.0], repeat=6):
-        with gates.fixed(model, dict.fromkeys(gates.stochastic_layers(model), torch.tensor(mask))), torch.no_grad():
+        with gates.fixed(model, {layer: torch.tensor(mask)}), torch.no_grad():
             predictions.append(model(x).softmax(-1))
     return torch.stack(predictions)
 

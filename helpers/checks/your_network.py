@@ -12,9 +12,9 @@ from helpers.checks import call, exercise, require
 from helpers.checks.tour import every_prediction
 
 
-def network_with_statistics(x: Tensor) -> nn.Sequential:
-    """A random network with six gates, and with BatchNorm, whose statistics training mode would change. It is so crooked
-    that on the inputs `x` [N, 4] what a right answer and plausible wrong ones come to is plain to see."""
+def network_with_statistics(x: Tensor) -> tuple[nn.Sequential, dict[str, float]]:
+    """A random network with six gates, and with BatchNorm, whose statistics training mode would change, and its
+    `candidates`. It is so crooked that on the inputs `x` [N, 4] they are plain to tell from the right one."""
     while True:
         model = nn.Sequential(
             *(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5)),
@@ -24,9 +24,9 @@ def network_with_statistics(x: Tensor) -> nn.Sequential:
             model[1].running_mean.normal_()
             for layer in (model[0], model[4], model[6]):
                 layer.weight.mul_(4)
-        right, *others = candidates(model, x).values()
+        right, *others = (of := candidates(model, x)).values()
         if right > 0.3 and all(abs(other - right) > 0.25 * right for other in others):
-            return model
+            return model, of
 
 
 def candidates(model: nn.Module, x: Tensor) -> dict[str, float]:
@@ -34,6 +34,7 @@ def candidates(model: nn.Module, x: Tensor) -> dict[str, float]:
     ideal, standard = predictors.exact(model, x), predictors.standard(model, x)
     geometric = predictors.exact(model, x, "geometric")
     training = with_statistics_of(x, model)
+    ideal_in_training = predictors.exact(training, x)
     with_batch = (
         "BatchNorm took the statistics of `x` for its own: put the layers `nn.Dropout` alone into training mode."
     )
@@ -41,8 +42,8 @@ def candidates(model: nn.Module, x: Tensor) -> dict[str, float]:
         "right": (ideal, standard),
         "this is KL(standard ‖ ideal): the ideal predictor is the first argument.": (standard, ideal),
         "the average is that of logits; average the probabilities.": (geometric, standard),
-        with_batch: (predictors.exact(training, x), standard),
-        f"{with_batch} In both predictions.": (predictors.exact(training, x), predictors.standard(training, x)),
+        with_batch: (ideal_in_training, standard),
+        f"{with_batch} In both predictions.": (ideal_in_training, predictors.standard(training, x)),
     }
     return {name: bregman.kl(p, q).mean().item() for name, (p, q) in pairs.items()}
 
@@ -60,11 +61,10 @@ def with_statistics_of(x: Tensor, model: nn.Sequential) -> nn.Sequential:
 def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     """Check ``function(model, x, m)``: mean KL(ideal ‖ standard) over the inputs, a scalar."""
     x, m = torch.randn(200, 4), 1000
-    model = network_with_statistics(x)
+    model, of = network_with_statistics(x)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    rates, of = gates.rates(model), candidates(model, x)
-    members = every_prediction(model, x[:1])
-    of_one_mask = bregman.kl(members, predictors.standard(model, x[:1])).flatten()
+    rates = gates.rates(model)
+    of_one_mask = bregman.kl(every_prediction(model, x[:1]), predictors.standard(model, x[:1])).flatten()
     answer = call(function, model, x, m, number=True)
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     require(

@@ -99,10 +99,10 @@ def watch(process: BaseProcess, limits: Limits) -> str:
     wrong, seen = "", set()
     while process.is_alive() and not wrong:
         process.join(0.2)
-        seen.update(family(process))  # what a kernel has started may outlive it, and is nobody's child then
+        seen.update(running := family(process))  # what a kernel has started may outlive it, and is nobody's child then
         if time.monotonic() > deadline:
             wrong = f"stopped after {limits.notebook} s"
-        elif memory(process) > limits.memory:
+        elif memory(running) > limits.memory:
             wrong = f"stopped at {limits.memory / 2**30:.3g} GB of memory"
     for one in seen:
         with suppress(psutil.NoSuchProcess):
@@ -127,10 +127,10 @@ def family(process: BaseProcess) -> list[psutil.Process]:
         return []
 
 
-def memory(process: BaseProcess) -> int:
-    """Bytes that `process` and all that it started occupy."""
+def memory(processes: list[psutil.Process]) -> int:
+    """Bytes that `processes` occupy."""
     total = 0
-    for one in family(process):
+    for one in processes:
         with suppress(psutil.NoSuchProcess):
             total += one.memory_info().rss
     return total
