@@ -71,13 +71,14 @@ if sys.version_info < (3, 11):
 endef
 export CHECK_VERSION
 
-# The stamp comes last, so that an installation that was interrupted is taken up again.
+# The stamp comes last, so that an installation that was interrupted is taken up again. Python compiles the modules that
+# are imported when they are: to do it for all of these packages would take a third of the time.
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Name a Python 3.11 or newer: make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c "$$CHECK_VERSION"
 	@echo "Installing requirements.lock in .venv. On Linux that is about 5 GB, and takes some minutes, once."
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --disable-pip-version-check --no-compile -r requirements.lock
 	@.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@touch $@
 

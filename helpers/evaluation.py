@@ -5,6 +5,7 @@ The metrics come from torchmetrics and scikit-learn, which are imported where th
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,7 +27,13 @@ def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
     -------
     {"error": share of wrong predictions in %, "NLL": mean negative log-likelihood in nats, "ECE": expected
     calibration error over 15 bins of equal width in % (Guo et al. 2017), "KL to ideal": mean KL(ideal ‖ q) in nats}
+
+    Raises
+    ------
+    ValueError : if `q` or `ideal` are no probabilities, but logits, say.
     """
+    require_probabilities("q", q)
+    require_probabilities("ideal", ideal)
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
     classes, at_most_1 = q.shape[-1], q.clamp(0, 1)  # torchmetrics takes what is an ulp above 1 for logits
@@ -36,6 +43,16 @@ def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
         "ECE": 100 * multiclass_calibration_error(at_most_1, labels, classes, n_bins=BINS).item(),
         "KL to ideal": bregman.kl(ideal, q).mean().item(),
     }
+
+
+def require_probabilities(name: str, q: Tensor) -> None:
+    """Raise ValueError unless the rows of `q` [N, K] are distributions over classes."""
+    sums = q.sum(-1)
+    if not ((q >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)):
+        raise ValueError(
+            f"`{name}` has rows that are no distributions over classes: numbers from 0 to 1 that sum to one. Of logits take "
+            "predictors.softmax first."
+        )
 
 
 def standard_error(error: float, n: int) -> float:

@@ -46,6 +46,16 @@ def test_table_has_a_row_per_predictor_with_its_cost(example):
     assert table.loc["ideal", "KL(ideal ‖ ·) [nats]"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("bad", ["logits", "log-probabilities", "NaN"])
+@pytest.mark.parametrize("which", ["q", "ideal"])
+def test_what_is_no_distribution_is_refused_by_name(example, which, bad):
+    q, labels, ideal = example
+    values = {"logits": 3 * q + 1, "log-probabilities": q.log(), "NaN": q.where(q < 0.9, torch.nan)}[bad]
+    arguments = {"q": q, "ideal": ideal} | {which: values}
+    with pytest.raises(ValueError, match=f"`{which}` has rows that are no distributions .* predictors.softmax"):
+        evaluation.scores(labels=labels, **arguments)
+
+
 def test_a_probability_that_rounding_puts_above_one_is_no_logit():
     q = torch.tensor([[0.9, 0.1], [1.0, 0.0]], dtype=torch.float64)
     above = q.clone()
