@@ -63,7 +63,7 @@ from helpers.plots import dropout as plots
 # $$h(z) = a\big(\Theta\,(\sigma \circ z)\big), \qquad h(z) = a\big((\Sigma \circ \Theta)\,z\big),$$
 #
 # where $\circ$ multiplies entry by entry and $a$ is the activation function. Two more are in use. In images,
-# neighbouring pixels of a channel say nearly the same, so that one of them hides little; `nn.Dropout2d` drops
+# neighbouring pixels of a channel say nearly the same, so that to drop one of them hides little; `nn.Dropout2d` drops
 # whole *channels*. And a gate need not be a coin: Srivastava et al. (2014) multiply by a *Gaussian* number of
 # mean 1.
 #
@@ -122,7 +122,7 @@ for kind, factor in draws.items():
 # dropout: in training the kept part is divided by $1-p$, and at test time nothing happens. Mask by mask the
 # two are the same network with its weights in other units. The inverted form has two merits: the network that
 # is used has no dropout code left in it, and changing $p$, or switching dropout off, leaves the scale of what
-# the next layer sees.
+# the next layer sees as it is.
 #
 # In training mode `nn.Dropout` multiplies by the mask; in eval mode it does nothing. Its backward pass
 # multiplies the gradient by the *same* mask, so the gradient with respect to the input shows it: where a unit
@@ -389,9 +389,9 @@ print("ordinary L2 shrinks the smallest feature most:", int(uneven.argmin()) == 
 # not that of its gated member.
 #
 # With softmax outputs the two differ in one place. Let $z_\sigma(x)$ be the logits of a gated network, $e_y$
-# the one-hot label. Dropout's gradient is $\sum_k (p_\sigma - e_y)_k\,\nabla z_{\sigma,k}$: what *this member*
-# gets wrong, passed back. The ensemble, taken as the geometric mean, has the logits
-# $\mathbb{E}_\sigma z_\sigma$, and the gradient of its loss is
+# the one-hot label. Dropout's gradient is $\sum_k (p_\sigma - e_y)_k\,\nabla z_{\sigma,k}$ with the probabilities
+# $p_\sigma = \mathrm{softmax}(z_\sigma)$: what *this member* gets wrong, passed back. The ensemble, taken as the geometric
+# mean, has the logits $\mathbb{E}_\sigma z_\sigma$, their softmax $p_{\text{ensemble}}$, and the gradient of its loss is
 #
 # $$\mathbb{E}_\sigma\left[\sum_k (p_{\text{ensemble}} - e_y)_k\,\nabla z_{\sigma,k}\right],$$
 #

@@ -162,8 +162,9 @@ def J_prime(loss, f, q):
 # %% [markdown]
 # ## Both parts by number
 #
-# Six losses and a hundred students. The students are made, not trained: the ideal predictor with noise of
-# different strength on its logits, so that some are near to it and some far away. Three of the losses satisfy
+# Six losses and 101 students. The students are made, not trained: a hundred are the ideal predictor with noise of
+# different strength on its logits, so that some are near to it and some far away. One more says of each digit what that
+# mask says of it that is furthest from the ideal. Three of the losses satisfy
 # ii): KL, squared error and the focal loss, which is linear in $y$. Reverse KL and L1 satisfy i) only. The
 # last one, the loss of Welsch, is one less a bell curve of the distance. It is flat far away, so that
 # outliers do not count, and not convex.
@@ -181,6 +182,8 @@ losses = {
 torch.manual_seed(SEED)
 strengths = torch.linspace(0, 4, 100, dtype=torch.float64)
 students = [(ideal.log() + strength * torch.randn_like(ideal)).softmax(-1) for strength in strengths]
+furthest = (f - ideal).square().sum(-1).argmax(0)  # of the masks, for each digit
+students.append(f[furthest, torch.arange(len(x))])
 
 objectives = {
     name: tuple(torch.stack([objective(loss, f, q) for q in students]) for objective in (J, J_prime))
@@ -201,7 +204,8 @@ for name, (wanted, had) in objectives.items():
 # %% [markdown]
 # In the first row the points lie on a line parallel to the diagonal (for the focal loss on the diagonal: its
 # $g_1$ is zero). For reverse KL and L1 they are above it, as i) says, at a distance that depends on the
-# student. For the last loss they run into it, and some fall below by less than the size of a dot, as the table says.
+# student. For the last loss they come close to it, and the student that repeats the furthest masks falls below: a loss that is
+# not convex may have $J > J'$.
 #
 # The same constant means the same gradient. We take a student with weights, one linear layer, and
 # differentiate both objectives with respect to them:
@@ -492,7 +496,7 @@ convex in their first argument, and of ii) that all Bregman divergences satisfy 
 # A theorem leaves nothing to disagree about; the numbers agree with it to rounding. What the page adds are
 # its edges: how the gap of other losses moves, that a fixed sample of masks has a target of its own, so that they
 # must be drawn anew in every step, and that equal minimisers of $J$ and $J'$ are the ideal predictor only if
-# the loss is least at equality. The size of $\Delta$ is that of this small, often dropped ensemble; another
+# the loss is least at equality. The size of $\Delta$ is that of this small ensemble with much dropout; another
 # seed changes it, and none of the facts.
 #
 # **In one sentence:** a loss that is linear in what the teacher says, but for a term that knows no student, cannot

@@ -196,8 +196,8 @@ print(
 # The schedule is the paper's to the letter (20 epochs at a learning rate of $10^{-3}$, 10 at $10^{-4}$), but the paper
 # does not say how many images a mini-batch has. Ours have 64, and so few and small steps may leave both networks
 # under-trained. A larger rate moves the weights further in the same number of epochs. The paper does not say either on
-# which side of the pools LeNetAll drops units: "after every convolutional layer" may be in front of the pool that
-# follows, as in ours, or behind it. Both can be tried, one run each:
+# which side of the pools LeNetAll drops units: "after every convolutional or fully connected layer" may be in front of the
+# pool that follows a convolution, as in ours, or behind it. Both can be tried, one run each:
 
 # %%
 records.learning_rates()
@@ -307,8 +307,8 @@ pd.DataFrame.from_dict(worth, orient="index")
 # Of the networks on CIFAR-10 *Quick* has the largest gap between weight scaling and Monte Carlo in the paper. But
 # the paper says neither at which rate Quick drops its units nor on which side of the pooling, and the gap depends on
 # both. So this is declared as an experiment too: two places, two rates, a tenth of the epochs, each repetition with a
-# teacher of its own. (Here 100 masks stand for the ideal, so that the row of Monte Carlo says more about this yardstick
-# than about Monte Carlo.)
+# teacher of its own. (Here 100 masks stand for the ideal, so that the row of Monte Carlo, which has as many, says as much
+# about this yardstick as about Monte Carlo.)
 
 # %%
 records.placements()

@@ -96,7 +96,8 @@ for side, sizes in declared.WIDTHS.items():
 # which never sees a label, and two trained from labels as the teacher was, with dropout and without. (The paper calls
 # its networks trained from labels *baseline* and does not say whether they had dropout.) All of them are trained for 60
 # epochs at the same learning rates. That matters: a student that starts as a copy of its teacher needs small steps only,
-# but a narrow one starts with most of its weights afresh, and has as far to go as a network trained from labels.
+# but a narrow one starts with two layers afresh (left), or with a few units of its teacher that no longer fit together
+# (right), and may have nearly as far to go as a network trained from labels.
 
 # %%
 def perceptron(p=0.5, widths=(128, 128)):
@@ -232,8 +233,8 @@ draw(32)
 # %% [markdown]
 # ## Figure 3: the records
 #
-# What follows was not run here; it is read from the files in `data/runs`, one for each size, that the runs wrote. The
-# schedule is the paper's: 30 epochs on perturbed photographs, from the teacher's last learning rate on. Of the networks
+# What follows was not run here; it is read from the files in `data/runs` that the runs wrote, one for each size (on the
+# left there is none for 16 units). The schedule is the paper's: 30 epochs on perturbed photographs, from the teacher's last learning rate on. Of the networks
 # that are trained from labels one has been run, with half of all units and without dropout; each of them takes the 300
 # epochs of a teacher.
 
@@ -279,8 +280,8 @@ print("right, six eighths: further from the ideal:", every[6]["KL to ideal"] > s
 # teacher. The one with 56 has lost a few per cent of the parameters, and its last two layers start from random numbers, as
 # the paper prescribes: its error is nearly three points higher. The next units, down to 32, cost hardly anything, and with
 # 8 of them and 60 % of the parameters the error has risen by only one point more. So the missing units are not what hurts
-# most: it is the fresh start. That is the shape of the paper's curve, too, which loses 0.8 points in all (from
-# 17.20 to 18.02 %) with 40 % of the parameters gone; our step is larger.
+# most: it is the fresh start. The paper's students lose 0.8 points in all (from 17.20 to 18.02 %) with 40 % of the
+# parameters gone; our first step alone costs more than three times that.
 #
 # What keeps these students from their teacher? Two things are suspect. The steps are small: a learning rate of 0.005 is
 # right for a copy that needs touching up, but the new layers have to be learned. And on perturbed photographs the
@@ -300,8 +301,8 @@ print("but is further from the ensemble than either student:", from_labels["KL t
 
 # %% [markdown]
 # It is the images. On the training photographs as they are, with the same small steps, the student with 56 units makes
-# fewer errors than even the whole copy of the teacher does after perturbed ones, and is six times nearer to the ideal. A
-# copy has kept from its teacher what it knows of photographs; layers that start afresh know only what they are shown.
+# fewer errors than even the whole copy of the teacher does after perturbed ones, and is nearly six times nearer to the
+# ideal than a student of its own size after perturbed ones. A copy has kept from its teacher what it knows of photographs; layers that start afresh know only what they are shown.
 # Larger steps make it worse on either kind. (One run each.)
 #
 # **On the right** units that are drawn at random leave all layers at once, and what remains no longer fits together. With
@@ -398,15 +399,16 @@ display(Markdown(saw + says.format(**paper["figure 3"])))
 
 # %% [markdown]
 # On 500 digits errors near 2 % cannot be told apart. On Quick the paper's first finding, about the penultimate layer,
-# holds in shape: its units are cheap to lose. In height it does not on perturbed photographs, on which a fresh start is
-# dear; on photographs as they are it does, as far as that has been run. The second finding, about all layers, can be seen
+# holds for the units themselves: they are cheap to lose. For the error it does not on perturbed photographs, on which a
+# fresh start is dear; on photographs as they are it does, as far as that has been run. The second finding, about all layers, can be seen
 # on Quick at one size, half of all units, where the network from labels wins as in the paper; and on digits in part.
 # Where both layers are small, the student wins against a network of its size trained *with* dropout, because dropout is
 # what a small network can least afford. Against one trained *without* dropout there is no winner there, whatever the
 # size: what differs is less than 500 digits can tell. The paper's students lose where they get too small, and it gives a
 # reason: distillation regularises, and a network that is too small to overfit needs no regulariser, so that its units are
-# better spent on the labels. Our comparison of schedules suggests another one, which does not exclude the first: a narrow
-# student that has to start afresh needs longer than the 30 epochs that all students get there.
+# better spent on the labels. Our comparison of schedules suggests another one, which does not exclude the first: a student
+# that has lost most of its units needs more epochs, or larger steps, than the 30 at the teacher's last rates that all
+# students get there.
 #
 # **In one sentence:** distillation fits whatever network you choose to the ensemble's average, and if that network is
 # large enough to follow, trained for long enough, and shown inputs like those that it will meet, size costs little.

@@ -74,7 +74,8 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # where the last equation says which binary gate has noise of the same variance. $\alpha \to \infty$ is
 # $p \to 1$: a weight that is nothing but noise, and may as well be removed.
 #
-# Read $q$ as what we believe about the weight. Then the evidence lower bound says how good it is (equation
+# Read $q$ as what we believe about the weight once we have seen the data (the *posterior*, or rather an approximation of
+# it), and $p(w)$ as what we believed before (the *prior*). Then the evidence lower bound says how good it is (equation
 # 2):
 #
 # $$\mathcal L = \sum_{(x, y)} \mathbb E_{q(w)}\big[\log p(y \mid x, w)\big]
@@ -91,7 +92,7 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # ## The divergence (Fig. 1)
 #
 # The expectation has no elementary form. Kingma, Salimans and Welling (2015) fitted a cubic in $\alpha$ for
-# $\alpha \le 1$, or left the expectation out, which gives a bound for $\log\alpha$ up to about 0.8. Molchanov, Ashukha
+# $\alpha \le 1$, or left the expectation out, which gives a bound for $\log\alpha$ up to about 0.9. Molchanov, Ashukha
 # and Vetrov fit all $\alpha$ (equation 14, here with $C = -k_1$, so that the divergence vanishes for
 # $\alpha\to\infty$):
 #
@@ -148,7 +149,7 @@ print(f"at log α = 8 the cubic is wrong by {(curves['cubic (2015)'] - exact)[-1
 #
 # $$b \sim \mathcal N\Big(\sum_j \theta_j x_j,\; \sum_j \sigma_j^2\, x_j^2\Big).$$
 #
-# We measure the variance of the gradient by $\theta$ in a layer of 64 × 10 weights, for a batch of 100
+# We measure the variance of the gradient with respect to $\theta$ in a layer of 64 × 10 weights, for a batch of 100
 # digits.
 
 # %%
@@ -287,7 +288,8 @@ print("and α θ² falls a hundredfold:", all(95 < before / after < 105 for befo
 # ## Logistic regression that knows which pixels matter (Fig. 2, Table 2)
 #
 # NOISE-DIGITS puts an image of pure noise beside each digit: Gaussian, with the mean and variance of the digits'
-# pixels, and then cut to the range of a pixel, which leaves two thirds of the variance. A network with
+# pixels, and then cut to the range of a pixel, which leaves five eighths of the variance and raises the mean by an eighth. A
+# network with
 # no hidden layer has 128 × 10 weights, and half of them are useless. `variational.variational` replaces
 # every linear or convolutional layer by one with $\theta$ and $\log\sigma^2$; `elbo.maximise` raises the
 # bound with Adam.
@@ -419,7 +421,7 @@ print("and with fewer weights:", additive["kept"][-1] < multiplicative["kept"][-
 # %% [markdown]
 # Both raise the same bound over the same family of $q$. In the multiplicative parametrisation each
 # $\log\alpha$ has to travel from -4 to where it belongs in steps of Adam's size; in this time hardly any
-# has passed 3, and the paper, which trains longer, finds that it does become sparse, later and less. In the
+# has passed 3. The paper finds that in the end it does become sparse, later and less. In the
 # additive parametrisation $\alpha$ rises by itself when the divergence lets $\theta$ shrink.
 #
 # ## Prune it
@@ -456,7 +458,7 @@ def draw(threshold):
 widgets.slider_figure(draw, steps=THRESHOLDS, value=3.0, label="threshold of log α")
 
 # %% [markdown]
-# The same figure at the threshold of the paper, for readers of a still page.
+# The same figure at $\log\alpha = 3$, for readers of a still page.
 
 # %%
 draw(3.0)
@@ -638,8 +640,8 @@ if lenet is not None:
 
 # %% [markdown]
 # The comparison favours pruning: the students were trained for a much shorter time, and the two narrow ones started
-# afresh, for which notebook 08 shows that short schedules are not enough. (The widest one starts from the posterior's
-# means.)
+# afresh; notebook 08 shows that a short schedule is not enough even for narrow students that start from units of their
+# teacher. (The widest one starts from the posterior's means.)
 
 # %% [markdown]
 # ## Exercises

@@ -498,7 +498,7 @@ print("the student is nearer to the ensemble than the usual prediction:", bool(k
 #
 # **1. How far from its ensemble?** Write the mean of $\mathrm{KL}(\text{ideal} \,\|\, \text{standard})$ over some
 # inputs, with $m$ masks for the ideal, in plain PyTorch, without this package. The network comes in eval mode; its gates
-# are `nn.Dropout`; it has BatchNorm in it; and it must be afterwards what it was.
+# are `nn.Dropout`; it has BatchNorm in it; it returns logits $[N, K]$; and it must be afterwards what it was.
 
 # %%
 def my_gap(model, x, m):
@@ -541,12 +541,14 @@ checks.risk(my_risk)
 # ## What we saw, and what the paper says
 
 # %%
+wrong = recurrent["error [%]"]
 display(Markdown(f"""
 *Here*: a convolutional network with dropout in two forms, distilled on {len(unlabelled):,} unlabelled digits that it had not
 been trained on, went from {kl["standard"]:.4f} to {kl["distilled"]:.4f} nats from its ensemble's average, its
 expected calibration error from {table.loc["standard", "ECE [%]"]:.1f} to {table.loc["distilled", "ECE [%]"]:.1f} %, its test error from
 {table.loc["standard", "error [%]"]:.1f} to {table.loc["distilled", "error [%]"]:.1f} %. The recurrent network went from
-{kl_reader["standard"]:.4f} to {kl_reader["distilled"]:.4f} nats.
+{kl_reader["standard"]:.4f} to {kl_reader["distilled"]:.4f} nats, its test error from {wrong["standard"]:.1f} to {wrong["distilled"]:.1f} %
+(its ensemble: {wrong["Monte Carlo"]:.1f} %).
 
 *The paper* distils convolutional networks with dropout layers, also on inputs that the teacher was not trained on (its
 Table 1, right half), and finds that it hardly matters which of three kinds of images the student sees. It does not measure
@@ -554,8 +556,8 @@ calibration or doubt, and leaves recurrent networks to future work.
 """))
 
 # %% [markdown]
-# All three kinds in the paper are images of the same objects, and it found little difference between them; we did on
-# photographs (notebook 07). With inputs of another kind it matters more: the student follows the ensemble well where it
+# All three kinds in the paper are images of the same objects, and it found little difference between them; on photographs
+# we found a large one (notebook 07). With inputs of another kind it matters more: the student follows the ensemble well where it
 # was shown what the ensemble says, and less well elsewhere. And it keeps one
 # number, how much doubt there is, and loses where the doubt comes from.
 #

@@ -49,7 +49,7 @@ def gradient_variance(log_alpha: Sequence[float], variances: Mapping[str, Sequen
     axis = figure.subplots()
     for (name, values), colour, marker in zip(variances.items(), (ORANGE, YELLOW, BLUE, GREEN), "s^oD", strict=True):
         axis.plot(log_alpha, values, color=colour, marker=marker, label=name)
-    axis.set(xlabel="log α of all weights", ylabel="variance of the gradient by θ", yscale="log")
+    axis.set(xlabel="log α of all weights", ylabel="variance of the gradient with respect to θ", yscale="log")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
     return figure
