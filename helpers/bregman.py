@@ -92,7 +92,8 @@ class KL(Bregman):
         return y_hat.sum(-1)  # <ŷ, log ŷ + 1> - Σ ŷ log ŷ, also where ŷ is zero
 
     def __call__(self, y: Tensor, y_hat: Tensor) -> Tensor:
-        return (torch.xlogy(y, y) - torch.xlogy(y, y_hat) - y + y_hat).sum(-1)
+        used = torch.where(y == 0, 1, y_hat)  # xlogy(0, 0) is zero, but its derivative is not
+        return (torch.xlogy(y, y) - torch.xlogy(y, used) - y + y_hat).sum(-1)
 
     def with_logits(self, y: Tensor, logits: Tensor) -> Tensor:
         """KL(y ‖ softmax(logits)) for y on the simplex; it and its gradient are finite wherever differences of logits are,
@@ -182,7 +183,8 @@ class Logistic(Bregman):
         return -torch.log1p(-y_hat).sum(-1)  # <ŷ, logit ŷ> - φ(ŷ), also where ŷ is zero
 
     def __call__(self, y: Tensor, y_hat: Tensor) -> Tensor:
-        return self.phi(y) - (torch.xlogy(y, y_hat) + torch.special.xlog1py(1 - y, -y_hat)).sum(-1)
+        heads, tails = torch.where(y == 0, 1, y_hat), torch.where(y == 1, 0, y_hat)  # as in `KL`
+        return self.phi(y) - (torch.xlogy(y, heads) + torch.special.xlog1py(1 - y, -tails)).sum(-1)
 
     def with_logits(self, y: Tensor, logits: Tensor) -> Tensor:
         """ℓ(y, sigmoid(logits)); it and its gradient are finite wherever the logits are, where a sigmoid is rounded to 1

@@ -5,12 +5,14 @@ Such a module is found by reading what its methods call, without running it.
 """
 
 import dis
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache, partial
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,12 +21,15 @@ DROPOUTS = {
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, F.rrelu),
     *(torch.dropout, torch.alpha_dropout, torch.feature_alpha_dropout, torch.rrelu, torch.bernoulli),
 }
-NOISE = {torch.rand, torch.rand_like, torch.randn, torch.randn_like}  # of which some make gates by hand
+NOISE = {  # of which some make gates by hand
+    *(torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.normal, torch.randint, torch.randint_like),
+    *(torch.multinomial, random.random, random.uniform, np.random.rand, np.random.random, np.random.uniform),
+}
+METHODS = {"bernoulli", "bernoulli_", "normal_", "uniform_", "exponential_"}  # of a tensor
+METHODS |= {"sample", "rsample"}  # of a distribution
 # Attention drops only where it is told to, so that calling it alone says nothing.
 ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-DRAWING = DROPOUTS | ATTENTION | NOISE | {"bernoulli", "bernoulli_"}  # the last two are methods of a tensor
-
-SET_UP = {"__init__", "reset_parameters"}  # where weights are drawn
+DRAWING = DROPOUTS | ATTENTION | NOISE | METHODS
 
 # What a function may be wrapped in, and where each keeps it.
 WRAPPERS = {
@@ -33,21 +38,31 @@ WRAPPERS = {
     classmethod: "__func__",
     property: "fget",
     partial: "func",
+    MethodType: "__func__",
 }
+HELD = (FunctionType, partial, MethodType)  # what a module may keep to call it
 
 
 def drops_in_forward(module: nn.Module) -> bool:
-    """Whether the class of `module` names both `self.training` and a functional dropout, dropping attention or random numbers.
+    """Whether code of `module` names both `self.training` and a functional dropout, dropping attention or random numbers.
 
-    Its methods and properties are read, decorated or not, and the functions that they call by name; those of PyTorch
-    itself are not, nor what sets the module up. The rate is not known: it may be zero.
+    The methods and properties of its class are read, decorated or not, the functions that it keeps, and those that they
+    call by name; PyTorch's own are not, nor what sets the module up. The rate is not known: it may be zero.
     """
-    return class_drops(type(module))
+    found = code_of(module)
+    return "training" in found and not found.isdisjoint(DRAWING)
 
 
 def asks_for_mode(module: nn.Module) -> bool:
-    """Whether code of the class of `module` that is not PyTorch's names `self.training`."""
-    return "training" in own_code(type(module))
+    """Whether code of `module` that is not PyTorch's names `self.training`."""
+    return "training" in code_of(module)
+
+
+def recomputes(module: nn.Module) -> bool:
+    """Whether `module` or its code has to do with checkpoints, such as `torch.utils.checkpoint`: activations that are
+    computed a second time on the way back, where a context of the way there is over."""
+    named = {thing if isinstance(thing, str) else getattr(thing, "__name__", "") for thing in code_of(module)}
+    return any("checkpoint" in name for name in named | {type(module).__module__})
 
 
 def ignores_mode(module: nn.Module) -> bool:
@@ -61,16 +76,21 @@ def runs_own_code(model: nn.Module) -> bool:
     return any("forward" in vars(module) or not of_pytorch(type(module).forward) for module in model.modules())
 
 
-def class_drops(kind: type[nn.Module]) -> bool:
-    found = own_code(kind)
-    return "training" in found and not found.isdisjoint(DRAWING)
+def code_of(module: nn.Module) -> set:
+    """What is `reached` from the class of `module`, and from the functions that it keeps itself."""
+    return own_code(type(module)) | reached(value for value in vars(module).values() if isinstance(value, HELD))
 
 
 @cache
 def own_code(kind: type[nn.Module]) -> set:
     """What is `reached` from the members of `kind` and of those of its bases that are not PyTorch's."""
     members = [item for base in kind.__mro__ if not of_pytorch(base) for item in vars(base).items()]
-    return reached(member for name, member in members if name not in SET_UP and not isinstance(member, str))
+    return reached(member for name, member in members if not sets_up(name) and not isinstance(member, str))
+
+
+def sets_up(name: str) -> bool:
+    """Whether a method is called as those are that draw the first weights, such as `reset_parameters`, `_init_weights`."""
+    return "init" in name or name.startswith("reset")
 
 
 def of_pytorch(thing: type | Callable) -> bool:

@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 import torch
 from torch import Tensor, nn
 
+from helpers import functional
 from helpers.dropconnect import DropConnect
-from helpers.functional import drops_in_forward, ignores_mode
 from helpers.inputs import Inputs, call, each
 from helpers.masks import cheap_masks
 from helpers.variational import Variational
@@ -33,14 +33,14 @@ OTHERS = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Everything in `model` that draws random numbers in training.
+    """Everything in `model` that is known to draw random numbers in training.
 
     That is: `nn.Dropout`, `nn.Dropout1d/2d/3d`, `DropConnect`, `nn.AlphaDropout`, `nn.FeatureAlphaDropout`,
     `nn.MultiheadAttention(dropout=p)`, `nn.LSTM/GRU/RNN(dropout=p)` of more than one layer, `nn.RReLU`, the layers
     of `helpers.variational`, and torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
 
-    A module of yours that calls `F.dropout(x, p, self.training)`, attention that drops, or `torch.rand` and the like
-    (`helpers.functional`) is one too, whatever its rate, which cannot be known; so is a subclass of a recurrent layer or of attention that does so.
+    A module of yours that asks for `self.training` and calls `F.dropout`, attention that drops, or `torch.rand` and the like
+    (`helpers.functional` has a list) is one too, whatever its rate, which cannot be known; so is a subclass of a recurrent layer or of attention that does so.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def is_stochastic(module: nn.Module) -> bool:
     """Whether `module` itself (not a part of it) draws random numbers in training."""
     # What a dropout layer drops, it drops at its rate; code in a subclass of an LSTM or of attention may have another.
     rules_its_code = rate_attribute(module) == "p" or isinstance(module, nn.RReLU | Variational)
-    return rate_is_known(module) or (not rules_its_code and drops_in_forward(module))
+    return rate_is_known(module) or (not rules_its_code and functional.drops_in_forward(module))
 
 
 def rate_is_known(module: nn.Module) -> bool:
@@ -133,7 +133,7 @@ def deterministic(model: nn.Module) -> Iterator[None]:
     that asks for `self.training` is taken at its word, whatever else it asks for; `F.dropout` that is always on in a
     module of another kind is out of reach.
     """
-    always_on = [layer for layer in model.modules() if rate_attribute(layer) == "p" and ignores_mode(layer)]
+    always_on = [layer for layer in model.modules() if rate_attribute(layer) == "p" and functional.ignores_mode(layer)]
     with training_mode_only_in(model, ()), ExitStack() as stack:
         if always_on:
             stack.enter_context(uncompiled())
@@ -178,8 +178,16 @@ def sampling(model: nn.Module) -> Iterator[None]:
     layers = require_stochastic_layers(model).values()
     # In eval mode PyTorch's transformer layer takes a fast path that skips the dropout of its parts.
     hosts = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer)]
-    with training_mode_only_in(model, [*layers, *hosts]), cheap_masks(model):
+    drawn = nullcontext() if recomputes(model) else cheap_masks(model)
+    with training_mode_only_in(model, [*layers, *hosts]), drawn:
         yield
+
+
+def recomputes(model: nn.Module) -> bool:
+    """Whether `model` may compute activations a second time on the way back, where `cheap_masks` does not reach and other
+    gates would be drawn."""
+    # DropConnect does, and sees to it itself.
+    return any(functional.recomputes(module) for module in model.modules() if not isinstance(module, DropConnect))
 
 
 @contextmanager

@@ -98,8 +98,8 @@ class CheapMasks(TorchFunctionMode):
         mask = inverted_like(input, GATE_DIMENSIONS[function], p)
         if inplace:
             return input.mul_(mask)
-        if mask.shape != input.shape or (torch.is_grad_enabled() and input.requires_grad):
-            return input * mask
+        if mask.stride() != input.stride() or (torch.is_grad_enabled() and input.requires_grad):
+            return input * mask  # laid out like the input, as PyTorch's
         return mask.mul_(input)  # nobody else needs the mask, and a second large buffer would cost more than drawing it
 
 

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import checkpoints, functional, gates
+from helpers import checkpoints, gates
 from helpers.batches import Shuffled
-from helpers.dropconnect import DropConnect
 from helpers.masks import cheap_masks
 from helpers.precision import mixed_precision
-from helpers.predictors import device_of, require_finite, standard
+from helpers.predictors import device_of, full_precision, require_finite, standard
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend
 
@@ -51,7 +50,8 @@ def train(
         (for example `datasets.mirror`), and before the first one on a single example.
     autocast : type in which the network computes, such as `torch.bfloat16`: about half the time. Parameters, loss and
         updates stay in float32. Default, and for bfloat16 where the device has no instructions: float32 throughout.
-    seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
+    seed : of the order of the examples, the gates and those perturbations that draw from PyTorch; the global random state
+        is left alone.
     progress : whether to show a progress bar with loss and learning rate.
     checkpoint : file to write after each epoch. If it exists, training continues from it, to the same weights.
 
@@ -67,7 +67,7 @@ def train(
     """
     require_examples(model, inputs, labels, perturb)
     device = device_of(model)
-    gates_drawn = nullcontext if recomputes(model) else partial(cheap_masks, model)
+    gates_drawn = nullcontext if gates.recomputes(model) else partial(cheap_masks, model)
 
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = (part.to(device) for part in batch)
@@ -75,7 +75,7 @@ def train(
             x = perturb(x)
         with gates_drawn(), mixed_precision(device, autocast):
             logits = model(x)  # in training mode: σ is sampled inside
-        return F.cross_entropy(logits.float(), y)
+        return F.cross_entropy(full_precision(logits), y)
 
     descend(
         model,
@@ -101,14 +101,6 @@ def train(
     )
     model.eval()
     return model
-
-
-def recomputes(model: nn.Module) -> bool:
-    """Whether code of `model` names checkpoints, such as `torch.utils.checkpoint`: activations that are computed a second
-    time on the way back, where `CheapMasks` does not reach and other gates would be drawn."""
-    modules = [module for module in model.modules() if not isinstance(module, DropConnect)]  # which sees to it itself
-    named = {thing for module in modules for thing in functional.own_code(type(module))}
-    return any("checkpoint" in (thing if isinstance(thing, str) else getattr(thing, "__name__", "")) for thing in named)
 
 
 def require_examples(

@@ -253,6 +253,16 @@ def test_kl_has_a_gradient_where_the_target_is_zero():
     torch.testing.assert_close(y_hat.grad, torch.tensor([1 - 1 / 0.2, 1.0, 1.0]))
 
 
+@pytest.mark.parametrize("loss", [bregman.kl, bregman.logistic])
+def test_there_is_a_gradient_where_target_and_prediction_are_both_certain(loss):
+    """As where the prediction is rounded to zero or one. It is the limit of the gradient on the way there."""
+    y, y_hat = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0], requires_grad=True)
+    (at_the_edge,) = torch.autograd.grad(loss(y, y_hat), y_hat)
+    near = (y_hat + torch.tensor([-1e-6, 1e-6])).detach().double().requires_grad_()
+    (inside,) = torch.autograd.grad(loss(y.double(), near), near)
+    torch.testing.assert_close(at_the_edge, inside.float(), atol=1e-5, rtol=0)
+
+
 @ALL
 def test_targets_and_predictions_broadcast(loss):
     y, y_hat = torch.rand(5, 3, 4).double().softmax(-1), torch.rand(3, 4).double().softmax(-1)

@@ -1,8 +1,11 @@
 """Dropout that is no layer is found however the code that calls it is written, and in what draws as a layer besides."""
 
 import functools
+import random
 from functools import partial
+from types import MethodType
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -180,7 +183,80 @@ class ImportsAndHasALayerOfThatName(nn.Module):
 
 
 def test_code_that_imports_another_function_of_that_module_drops_nothing():
-    assert not functional.class_drops(ImportsAndHasALayerOfThatName)
+    assert not functional.drops_in_forward(ImportsAndHasALayerOfThatName())
+
+
+class KeepsAFunction(Base):
+    def __init__(self):
+        super().__init__()
+        self.half = partial(F.dropout, p=0.5)
+
+    def dropped(self, x):
+        return self.half(x, training=self.training)
+
+
+def dropped_where_it_was_put(self, x):
+    return F.dropout(x, 0.5, self.training)
+
+
+def with_a_forward_of_its_own():
+    model = nn.Sequential(nn.Identity())
+    model[0].forward = MethodType(dropped_where_it_was_put, model[0])
+    return model
+
+
+@pytest.mark.parametrize(("model", "name"), [(KeepsAFunction(), ""), (with_a_forward_of_its_own(), "0")])
+def test_dropout_is_found_in_what_an_object_keeps_itself(model, name):
+    assert name in gates.stochastic_layers(model)
+    with gates.sampling(model):
+        assert (model(torch.ones(1000)) == 0).float().mean() > 0.2
+
+
+NOISES = {
+    "normal_": lambda x: x + x.new(x.size()).normal_(),
+    "torch.normal": lambda x: x + torch.normal(torch.zeros_like(x), 1.0),
+    "uniform_": lambda x: x * (torch.empty_like(x).uniform_() > 0.5),
+    "randint": lambda x: x * torch.randint(2, x.shape),
+    "a distribution": lambda x: x * torch.distributions.Bernoulli(torch.full_like(x, 0.5)).sample(),
+    "Python's": lambda x: x * (random.random() < 0.5),
+    "NumPy's": lambda x: x * (np.random.rand() < 0.5),
+}
+
+
+class Noisy(nn.Module):
+    def __init__(self, noise):
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x):
+        return self.noise(x) if self.training else x
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_random_numbers_are_found_wherever_they_come_from(noise):
+    model = nn.Sequential(Noisy(noise))
+    assert list(gates.stochastic_layers(model)) == ["0"]
+    with gates.sampling(model):
+        passes = [model(torch.ones(4)) for _ in range(60)]
+    assert any(not torch.equal(passes[0], other) for other in passes)
+
+
+class DrawsItsFirstWeights(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.apply(self._init_weights)
+
+    def _init_weights(self, module):
+        if isinstance(module, nn.Linear):
+            module.weight.data.normal_(0, 0.02)
+
+    def forward(self, x):
+        return (self.linear(x), x) if self.training else self.linear(x)
+
+
+def test_first_weights_are_no_dropout():
+    assert not gates.stochastic_layers(DrawsItsFirstWeights())
 
 
 def test_a_function_may_be_read_before_what_it_encloses_is_there():

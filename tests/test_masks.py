@@ -220,6 +220,15 @@ def test_the_gradient_shows_the_mask(function, shape, inplace):
     assert set(x.grad.unique().tolist()) == {0.0, 2.0}
 
 
+@pytest.mark.parametrize(
+    "x", [torch.ones(5, 4, 6).transpose(1, 2), torch.ones(5, 4, 6)[:, ::2], torch.ones(1, 4, 6).expand(5, 4, 6)]
+)
+def test_the_result_is_laid_out_like_pytorch_s(x):
+    """So that what may be viewed without cheap masks may be viewed with them."""
+    with masks.CheapMasks():
+        assert F.dropout(x, 0.5).stride() == torch.dropout(x, 0.5, True).stride()
+
+
 def test_inplace_works_in_place():
     x = torch.ones(1000)
     with masks.CheapMasks():

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from helpers import datasets, precision, sgd, training
+from helpers import datasets, gates, precision, sgd, training
 from helpers.training import train
 
 N, D, K = 20, 6, 3
@@ -434,6 +435,35 @@ def test_activations_that_are_computed_anew_meet_the_same_gates(monkeypatch):
     monkeypatch.undo()
     anew = train(Checkpointed(copy.deepcopy(body)), x, y, epochs=3, lr=0.1, progress=False)
     assert all(torch.equal(p, q) for p, q in zip(again.parameters(), anew.parameters(), strict=True))
+
+
+def forward_of_its_own():
+    layer = nn.Dropout(0.5)
+    layer.forward = lambda x: torch.utils.checkpoint.checkpoint(F.dropout, x, 0.5, layer.training, use_reentrant=False)
+    return layer
+
+
+@pytest.mark.parametrize("layer", [checkpoint_wrapper(nn.Dropout(0.5)), forward_of_its_own()], ids=["wrapper", "own"])
+def test_the_gradient_goes_through_the_gates_that_the_pass_drew(layer):
+    """Of a thousand units that are dropped by a half."""
+    x = torch.ones(1000, requires_grad=True)
+    model = nn.Sequential(layer)
+    assert gates.recomputes(model)
+    with gates.sampling(model):
+        y = model(x)
+    y.sum().backward()
+    assert torch.equal(y, x.grad)
+
+
+def test_losses_of_networks_in_double_precision_are_in_double_precision():
+    """Against a step of plain gradient descent."""
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 4, dtype=torch.float64), torch.arange(8) % 3
+    model = nn.Linear(4, 3, dtype=torch.float64)
+    other = copy.deepcopy(model)
+    F.cross_entropy(other(x), y).backward()
+    train(model, x, y, epochs=1, lr=0.1, batch_size=8, weight_decay=0.0, progress=False)
+    torch.testing.assert_close(model.weight, other.weight - 0.1 * other.weight.grad, atol=1e-15, rtol=0)
 
 
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 0}, {"lr": -1.0}])
