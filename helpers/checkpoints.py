@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helpers import functional
 from helpers.files import replacing
 
 FORMAT = 1
@@ -95,7 +96,8 @@ def plain(value: Any) -> Any:
 def describe(function: Callable | None) -> str:
     """A function's name and bound arguments, or an object's class and what it says of itself, the same in every process.
 
-    Functions without a name are told apart by their code. Of an object's attributes those that are functions count, and
+    Functions are told apart by their defaults and by the numbers and strings that they enclose, those without a name by
+    their code as well. Of an object's attributes those that are functions count, and
     what its `repr` shows; others are left out: some count, or remember.
     """
     if isinstance(function, partial):
@@ -113,7 +115,15 @@ def describe(function: Callable | None) -> str:
         code = function.__code__
         constants = [text(c) for c in code.co_consts if not hasattr(c, "co_code")]
         name += f" {zlib.crc32(repr((code.co_code, code.co_names, constants)).encode()):08x}"
-    return name
+    return " ".join([name, *map(text, kept_values(function))])
+
+
+def kept_values(function: Callable) -> list[Any]:
+    """The defaults of `function`, and the numbers and strings that it takes from the functions around it."""
+    defaults = getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)
+    enclosed = functional.closure(function).items() if isinstance(function, FunctionType) else ()
+    plain = {name: value for name, value in enclosed if isinstance(value, bool | int | float | str)}
+    return [value for value in (*defaults, plain) if value]
 
 
 def text(value: Any) -> str:

@@ -100,7 +100,10 @@ def layers(network: nn.Module) -> list[nn.Module]:
 
 
 def multiply_adds(network: nn.Module, x: Tensor) -> int:
-    """Multiplications (each with its addition) in one pass of `network` for one example, the first of `x` [N, ...]."""
+    """Multiplications (each with its addition) in one pass of `network` for one example, the first of `x` [N, ...].
+
+    Counted are convolutions, products of matrices and what consists of them: linear, recurrent and attention layers.
+    """
     example = predictors.first_batch(network, x, 1)
     with unfused(), gates.deterministic(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
         call(network, example)

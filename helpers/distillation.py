@@ -1,19 +1,22 @@
 """Algorithm 2: dropout distillation (Rota Bulò et al. 2016, section 4)."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from helpers import bregman, checkpoints, functional, gates
+from helpers import bregman, checkpoints, gates
 from helpers.batches import unlabelled
 from helpers.draws import require_draws
+from helpers.functional import of_pytorch, runs_own_code
 from helpers.inputs import Inputs, call, each, require_positive
 from helpers.precision import mixed_precision
-from helpers.predictors import Output, device_of, explained, full_precision, require_logits, softmax
+from helpers.predictors import Output, device_of, explained, full_precision, predictions, require_logits, softmax
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, length, not_finite
 
@@ -56,7 +59,8 @@ def distill(
         them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
     student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share no
         trainable parameter with the teacher. It runs in the mode in which it comes: in training mode its BatchNorm
-        learns, in eval mode it is frozen. Default: a copy of the teacher with its dropout removed, in eval mode. Where
+        learns, in eval mode it is frozen. Default: a copy of the teacher with its dropout removed, in eval mode, of which
+        all parameters are trained, those that are frozen in the teacher, too. Where
         the teacher calls `F.dropout` in its forward, that copy is deterministic in eval mode only: in training mode it
         would drop again.
     loss : ℓ(y [n, K], ŷ [n, K]) -> [n], of the teacher's and the student's predictions.
@@ -70,10 +74,12 @@ def distill(
     samples : gated teachers per example and step, averaged before the loss is taken.
     output : from what the networks return to the predictions [n, K] that are compared. For a regression: ``loss=
         bregman.squared_euclidean, output=lambda z: z``; for classes that do not exclude each other ``loss=
-        bregman.logistic, output=torch.sigmoid``.
+        bregman.logistic, output=torch.sigmoid``. With these two functions, softmax and sigmoid, the losses named here are
+        computed from logits, however large; with one of your own a loss is infinite where a prediction is rounded to zero.
     autocast : type in which the networks compute, see `training.train`.
     device : where to compute. Default: where the teacher is.
-    seed : of the order of the examples, the gates and the perturbations; the global random state is left alone.
+    seed : of the order of the examples, the gates and those perturbations that draw from PyTorch; the global random state
+        is left alone.
     progress : whether to show a progress bar with loss and learning rate.
     checkpoint : file to write after each epoch. If it exists, distillation continues from it, to the same weights; those
         with which `student` comes are then of no account. Of a Dataset or DataLoader it remembers kind and length alone,
@@ -108,15 +114,13 @@ def distill(
     if device != device_of(teacher):
         teacher = copied(teacher).to(device)
     if student is None:
-        student = gates.remove(copied(teacher)).requires_grad_()
+        student = gates.remove(copied(teacher))
         student.eval()
+        for parameter in student.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())  # quantised ones have no gradient
     elif stochastic := [name for name, layer in gates.stochastic_layers(student).items() if gates.rate_is_known(layer)]:
         raise ValueError(f"the student drops units itself, in {stochastic}; call gates.remove(student) first")
     student.to(device)
-    for layer in student.modules():
-        if isinstance(layer, nn.RNNBase):
-            layer.train()  # without dropout its mode makes no difference, but cuDNN has no backward pass in eval mode
-
     divergence = loss_of_logits(loss, output)
     first = True
 
@@ -127,7 +131,7 @@ def distill(
             x = perturb(x)
         with mixed_precision(device, autocast), explained(teacher, x):
             if first:
-                require_draws(teacher, x, output)
+                require_draws(teacher, x, partial(predictions, output))
                 require_deterministic(student, x, output)
             with torch.no_grad():
                 passes = [call(teacher, each(torch.clone, x)) for _ in range(samples)]
@@ -142,7 +146,7 @@ def distill(
         f = sum(output(z) for z in full) / samples
         return divergence(f, q).mean()
 
-    with gates.sampling(teacher):
+    with gates.sampling(teacher), recurrent_layers_in_training_mode(student):
         descend(
             student,
             batches,
@@ -173,6 +177,20 @@ def distill(
     return student
 
 
+@contextmanager
+def recurrent_layers_in_training_mode(student: nn.Module) -> Iterator[None]:
+    """Without dropout their mode makes no difference, but cuDNN has no backward pass in eval mode."""
+    layers = [layer for layer in student.modules() if isinstance(layer, nn.RNNBase) and of_pytorch(type(layer).forward)]
+    modes = [layer.training for layer in layers]
+    try:
+        for layer in layers:
+            layer.training = True
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+
+
 def loss_of_logits(loss: Loss, output: Output) -> Loss:
     """(f [n, K], logits [n, K]) -> ℓ(f, output(logits)) [n], by way of the logits' logarithms where the loss offers that."""
     links = {bregman.KL: softmax, bregman.Logistic: torch.sigmoid}
@@ -194,8 +212,9 @@ def require_classes(q: Tensor) -> None:
     """
     if q.ndim < 2:
         raise ValueError(
-            f"the predictions compared are {list(q.shape)}, and losses take [n, K]: end `output` with .unsqueeze(-1), for "
-            "example output=lambda z: z.sigmoid().unsqueeze(-1)."
+            f"the predictions compared are {list(q.shape)}, and losses take [n, K]: let the network return [n, 1] and pass "
+            "output=torch.sigmoid, which large logits cannot harm, or end `output` with .unsqueeze(-1), for example "
+            "output=lambda z: z.sigmoid().unsqueeze(-1)."
         )
 
 
@@ -246,7 +265,7 @@ def require_deterministic(student: nn.Module, x: Inputs, output: Output) -> None
     ------
     ValueError : if two passes of `x` through `student` differ, although it has no layer that is known to be random.
     """
-    if not functional.runs_own_code(student):
+    if not runs_own_code(student):
         return
     twin = copied(student)  # whose BatchNorm may learn from it
     with torch.no_grad(), seeded(0, device_of(student)):

@@ -25,16 +25,15 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
     layers = gates.require_stochastic_layers(model)
     if not functional.runs_own_code(model):
         return
-    known = {name: layer for name, layer in layers.items() if gates.rate_is_known(layer)}
     few = each(lambda part: part[:2], x)
     reached = called(model, few)
-    if guarded := passed_by(model, few, known, reached):
+    if guarded := passed_by(model, few, layers, reached):
         raise ValueError(
             f"{guarded} would not be sampled: code of this network asks for `self.training` before it calls what drops, and "
             "while masks are drawn only dropout layers are in training mode, not what they are in. Call them always; in eval "
             "mode they drop nothing by themselves."
         )
-    if reached & set(known.values()):
+    if any(gates.rate_is_known(layer) and layer in reached for layer in layers.values()):
         return
     with gates.sampling(model), torch.no_grad(), seeded(0, parts(x)[0].device):
         passes = max(PASSES, ROWS // size(x))
@@ -49,7 +48,8 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
 def called(model: nn.Module, x: Inputs, hosts: Collection[nn.Module] = ()) -> set[nn.Module]:
     """The modules that a sampled pass over `x` calls, as far as it gets, with `hosts` in training mode, too."""
     found: set[nn.Module] = set()
-    hooks = [module.register_forward_pre_hook(lambda module, _: found.add(module)) for module in model.modules()]
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]  # has no hooks
+    hooks = [module.register_forward_pre_hook(lambda module, _: found.add(module)) for module in modules]
     try:
         with gates.sampling(model), gates.uncompiled(), torch.no_grad(), seeded(0, parts(x)[0].device):
             for host in hosts:

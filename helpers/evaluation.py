@@ -30,10 +30,17 @@ def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
 
     Raises
     ------
-    ValueError : if `q` or `ideal` are no probabilities, but logits, say.
+    ValueError : if `q` or `ideal` are no probabilities, but logits, say, if their shapes differ, or if a label is no class.
     """
     require_probabilities("q", q)
     require_probabilities("ideal", ideal)
+    if q.shape != ideal.shape:
+        raise ValueError(f"`q` is {list(q.shape)} and `ideal` {list(ideal.shape)}; both must be [N, K]")
+    if labels.shape != q.shape[:1] or labels.min() < 0 or labels.max() >= q.shape[-1]:
+        raise ValueError(
+            f"expected a label for each of the {len(q)} predictions, from 0 to {q.shape[-1] - 1}; got "
+            f"{list(labels.shape)} from {labels.min()} to {labels.max()}"
+        )
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
     classes, at_most_1 = q.shape[-1], q.clamp(0, 1)  # torchmetrics takes what is an ulp above 1 for logits

@@ -228,7 +228,8 @@ def fixed(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
     hooks = []
     try:
         for name, layer in layers.items():
-            hooks.append(layer.register_forward_hook(gate(name), with_kwargs=True))
+            # Ahead of hooks that are there, which are to see what the gates let through.
+            hooks.append(layer.register_forward_hook(gate(name), prepend=True, with_kwargs=True))
         with deterministic(model), uncompiled():
             yield
     finally:

@@ -53,7 +53,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
             mean = layer(mean)
         else:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)
-    if type(last).forward is not nn.Linear.forward:
+    if type(last).forward is not nn.Linear.forward or last._forward_hooks:
         raise no_closed_form(last_name, last)
     logits = last(mean)  # first, as in `through`
     return logits, (last.weight * var.unsqueeze(-2)) @ last.weight.T
@@ -61,6 +61,8 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
 
 def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     """Means and variances [N, ...] of what leaves `layer`, from those of what enters it."""
+    if layer._forward_hooks:  # which may make anything of a mean, and nothing of a variance
+        raise no_closed_form(name, layer)
     match type(layer).forward:  # rather than its type: subclasses may add something, such as gates
         # Variances go through the same layer with squared weights and no bias. The mean goes first: it is what computes
         # the weight of a layer that is pruned or normalised.
@@ -82,7 +84,7 @@ def no_closed_form(name: str, layer: nn.Module) -> TypeError:
     return TypeError(
         f"fast dropout has no closed form for {which}. It takes an nn.Sequential that ends in nn.Linear and has, after "
         "its first gate, nothing but nn.Linear, nn.Conv2d, nn.Dropout, nn.ReLU and nn.Flatten, or subclasses of these that "
-        "inherit forward: one of their own may compute anything. Use monte_carlo instead."
+        "inherit forward, without hooks: a forward of their own, or a hook, may compute anything. Use monte_carlo instead."
     )
 
 

@@ -10,7 +10,7 @@ A network of several inputs gets them as a tuple of tensors, for ``model(a, b)``
 is a network that returns no tensor, unless `output` takes one out of what it returns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from helpers import gates, moments, prefix, thinned
 from helpers.draws import require_draws
-from helpers.inputs import Inputs, call, each, parts, require_finite, require_positive, size, split
+from helpers.inputs import Inputs, call, each, parts, repeated, require_finite, require_positive, size, split
 from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
@@ -155,9 +155,10 @@ def exact(
 
     Raises
     ------
-    ValueError : if there are no gates or too many, if one layer is used twice in a pass, if `mean` is
-        neither of the two, if `x` is empty or holds NaN or infinity; if `output` is the softmax and `model` returns no
-        logits, or `mean` is "geometric" and `output` returns no distributions over classes.
+    ValueError : if there are no gates or too many, if one layer is used twice in a pass, if what becomes of an example
+        depends on the others in its batch; if `mean` is neither of the two, if `x` is empty or holds NaN or infinity; if
+        `output` is the softmax and `model` returns no logits, or `mean` is "geometric" and `output` returns no
+        distributions over classes.
     TypeError : if the gates of a stochastic layer cannot be set (attention and recurrent layers).
     """
     if mean not in ("arithmetic", "geometric"):
@@ -176,6 +177,7 @@ def exact(
     with gates.sampling(model):
         halves = prefix.split(model, first_batch(model, x, 1))
     if not halves.folds:
+        require_rows_apart(model, x, shapes, output)
         halves = prefix.whole(model)
 
     def expectation(batch: Inputs) -> Tensor:
@@ -244,7 +246,7 @@ def over_masks(
     require_finite(x)
     first = first_batch(model, x, batch_size)
     with gates.sampling(model), seeded(seed, device_of(model)), explained(model, x):
-        require_draws(model, first, output)
+        require_draws(model, first, partial(predictions, output))
         halves = prefix.split(model, first)
 
         def mean(batch: Inputs) -> Tensor:
@@ -280,6 +282,22 @@ def over_thinned_networks(
     return (total / m).to(parts(x)[0].device)
 
 
+def require_rows_apart(model: nn.Module, x: Inputs, shapes: Mapping[str, torch.Size], output: Output) -> None:
+    """Raise ValueError if what `model` makes of an example under one mask depends on what else is in the batch."""
+    example = first_batch(model, x, 1)
+    masks = {name: torch.stack([torch.zeros(shape), torch.ones(shape)]) for name, shape in shapes.items()}
+
+    def under(*chosen: int) -> Tensor:
+        with gates.fixed(model, {name: mask[[*chosen]] for name, mask in masks.items()}), torch.no_grad():
+            return predictions(output, call(model, repeated(example, len(chosen))))
+
+    if not prefix.same(under(0, 1), torch.cat([under(0), under(1)])):
+        raise ValueError(
+            f"what {type(model).__name__} makes of an example depends on the rest of its batch, as with a BatchNorm that keeps "
+            "no statistics, so that its masks cannot be taken one by one. Use monte_carlo with a large m."
+        )
+
+
 def log(output: Output, logits: Tensor) -> Tensor:
     """log(output(logits)), which for the softmax never underflows.
 
@@ -310,8 +328,8 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
 
 
 def first_batch(model: nn.Module, x: Inputs, batch_size: int) -> Inputs:
-    """The first examples of `x`, on the device of `model`."""
-    return each(lambda part: part.to(device_of(model)), next(split(x, batch_size)))
+    """A copy of the first examples of `x`, on the device of `model`, which may work in place on it."""
+    return each(lambda part: part.to(device_of(model), copy=True), next(split(x, batch_size)))
 
 
 def full_precision(z: Any) -> Any:
@@ -356,6 +374,12 @@ def require_logits(z: Any, output: Output) -> None:
             "the network returns probabilities (numbers that are not negative and sum to one) where logits are expected, "
             "so that the softmax would be taken twice: pass output=lambda p: p."
         )
+
+
+def predictions(output: Output, z: Any) -> Tensor:
+    """`output` of what a network returns, after `require_logits`."""
+    require_logits(z, output)
+    return output(z)
 
 
 @contextmanager

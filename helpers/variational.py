@@ -207,13 +207,30 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
 
     Raises
     ------
-    ValueError : if there is nothing in `model` to make variational, or if what is shares a parameter with another layer.
+    ValueError : if there is nothing in `model` to make variational, or if what is has a hook, computes its weight (as
+        pruning and the older `weight_norm` do), or shares a parameter with another layer.
     """
-    made = with_layers(model, lambda layer: kinds[type(layer)](copy.deepcopy(layer)) if type(layer) in kinds else layer)
+
+    def change(layer: nn.Module) -> nn.Module:
+        if type(layer) not in kinds:
+            return layer
+        require_plain(layer)
+        return kinds[type(layer)](copy.deepcopy(layer))
+
+    made = with_layers(model, change)
     if not layers(made):
         names = " or ".join(f"nn.{kind.__name__}" for kind in kinds)
         raise ValueError(f"{type(model).__name__} has no {names} in it: there is nothing to make variational")
     return made
+
+
+def require_plain(layer: nn.Module) -> None:
+    """Raise ValueError if `layer` is more than its parameters: a variational one would know nothing of the rest."""
+    if layer._forward_hooks or layer._forward_pre_hooks or not isinstance(layer.weight, nn.Parameter):
+        raise ValueError(
+            f"{layer} has a hook, or computes its weight from other parameters. Make it a plain layer first: "
+            "torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, or the handle's remove()."
+        )
 
 
 def with_layers(model: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Module:

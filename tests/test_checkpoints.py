@@ -277,6 +277,17 @@ def compose(first, second, x):
     return second(first(x))
 
 
+def enclosing(number):
+    return lambda x: x * number
+
+
+def with_default(number):
+    def scaled(x, by=number):
+        return x * by
+
+    return scaled
+
+
 FUNCTIONS = {
     "none": None,
     "function": datasets.mirror,
@@ -295,6 +306,10 @@ FUNCTIONS = {
     "loss with another": bregman.PNorm(4.0),
     "loss with a matrix": bregman.Mahalanobis(torch.eye(2)),
     "loss with another matrix": bregman.Mahalanobis(2 * torch.eye(2)),
+    "closure": enclosing(2.0),
+    "another closure": enclosing(3.0),
+    "default": with_default(2.0),
+    "another default": with_default(3.0),
     "instance with an instance": partial(compose, Noise(), [object]),
 }
 

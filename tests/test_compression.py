@@ -152,3 +152,19 @@ def test_what_is_no_classifier_has_its_price_too(count):
     """A regression has one output, and a network of images classes in another dimension."""
     assert count(nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Linear(5, 1)), torch.randn(3, 4)) == 25
     assert count(nn.Sequential(nn.Conv2d(2, 3, 1)), torch.randn(3, 2, 4, 4)) == 6 * 16
+
+
+@pytest.mark.parametrize("count", [compression.multiply_adds, sparse.multiply_adds])
+def test_counting_leaves_the_examples_alone(count):
+    x = torch.randn(3, 4)
+    before = x.clone()
+    assert count(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 5)), x) == 20
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("count", [compression.multiply_adds, sparse.multiply_adds])
+def test_a_compiled_network_costs_what_it_cost_before(count):
+    x, network = torch.randn(3, 4), nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    compiled = torch.compile(network, backend="eager")
+    compiled(x)
+    assert count(compiled, x) == count(network, x) == 30

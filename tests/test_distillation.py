@@ -769,3 +769,51 @@ def test_predictions_that_are_rounded_to_one_can_be_distilled(loss, output):
     teacher = seeded_network(lambda: nn.Dropout(0.5), lambda: nn.Linear(D, K), scale=1000.0)
     student = distill(teacher, INPUTS, loss=loss, output=output, **SHORT)
     assert all(p.isfinite().all() for p in student.parameters())
+
+
+class DropsWhatEnters(nn.LSTM):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.5, self.training))[0][:, -1]
+
+
+def test_a_recurrent_layer_that_drops_in_its_own_code_is_distilled():
+    torch.manual_seed(0)
+    teacher, x = nn.Sequential(DropsWhatEnters(4, 5, batch_first=True), nn.Linear(5, 3)), torch.randn(8, 6, 4)
+    student = distill(teacher, x, epochs=1, progress=False)
+    assert not any(module.training for module in student.modules())
+
+
+def test_an_interruption_leaves_the_modes_of_the_student():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.last = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.last(self.lstm(x)[0][:, -1])
+
+    def interrupt(x):
+        raise KeyboardInterrupt
+
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(24, 9), nn.Dropout(0.5), nn.Linear(9, 3))
+    student = Reader().eval()
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher, torch.randn(8, 6, 4), student=student, perturb=interrupt, progress=False)
+    assert not student.lstm.training
+
+
+def test_parameters_that_are_whole_numbers_are_left_alone():
+    teacher = teacher_network()
+    teacher.register_parameter("steps", nn.Parameter(torch.tensor(7), requires_grad=False))
+    student = distill(teacher, INPUTS, epochs=1, progress=False)
+    assert student.steps == 7
+
+
+@pytest.mark.parametrize("output", [lambda z: z.softmax(-1), nn.Softmax(-1)])
+def test_a_softmax_of_one_s_own_may_round_to_zero(output):
+    """Where teacher and student both say so; the logits are 400 apart."""
+    teacher = nn.Sequential(nn.Dropout(0.5), nn.Linear(2, 3))
+    with torch.no_grad():
+        teacher[1].bias.copy_(torch.tensor([200.0, 0.0, -200.0]))
+    student = distill(teacher, torch.randn(8, 2), output=output, epochs=1, progress=False)
+    assert all(p.isfinite().all() for p in student.parameters())

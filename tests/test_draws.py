@@ -114,6 +114,23 @@ def test_dropout_made_by_hand_of_random_numbers_is_averaged(layer):
     assert torch.allclose(predictors.standard(model, X), model(X).softmax(-1), atol=1e-6)
 
 
+class GuardedByHand(Network):
+    """Beside dropout that is always called, as many networks drop branches."""
+
+    def __init__(self):
+        super().__init__()
+        self.path = DropPath()
+
+    def forward(self, x):
+        h = self.drop(self.body(x).relu())
+        return self.head(self.path(h) if self.training else h)
+
+
+def test_a_part_that_drops_by_hand_and_is_called_in_training_only_is_refused_too():
+    with pytest.raises(ValueError, match=r"^\['path'\] would not be sampled"):
+        predictors.monte_carlo(GuardedByHand(), X)
+
+
 class DrawsItsWeights(nn.Module):
     def __init__(self):
         super().__init__()

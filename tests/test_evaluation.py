@@ -56,6 +56,21 @@ def test_what_is_no_distribution_is_refused_by_name(example, which, bad):
         evaluation.scores(labels=labels, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ideal": torch.full((1, 5), 0.2)}, r"`q` is \[400, 5\] and `ideal` \[1, 5\]"),
+        ({"labels": torch.zeros(399, dtype=torch.int64)}, r"each of the 400 predictions, from 0 to 4; got \[399\]"),
+        ({"labels": torch.arange(400) % 6}, "from 0 to 4; .* from 0 to 5"),
+        ({"labels": torch.arange(400) % 5 - 1}, "from 0 to 4; .* from -1 to 3"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(example, change, message):
+    q, labels, ideal = example
+    with pytest.raises(ValueError, match=message):
+        evaluation.scores(**{"q": q, "labels": labels, "ideal": ideal} | change)
+
+
 def test_a_probability_that_rounding_puts_above_one_is_no_logit():
     q = torch.tensor([[0.9, 0.1], [1.0, 0.0]], dtype=torch.float64)
     above = q.clone()

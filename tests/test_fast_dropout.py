@@ -301,6 +301,14 @@ def test_layers_without_a_closed_form_are_refused(model, message):
         predictors.fast_dropout(model, torch.randn(2, 4))
 
 
+@pytest.mark.parametrize("i", [0, 1, 2])
+def test_a_hook_which_may_make_anything_of_a_unit_is_refused(i):
+    model = nn.Sequential(nn.Dropout(0.5), nn.ReLU(), nn.Linear(4, 3))
+    model[i].register_forward_hook(lambda layer, args, y: 2 * y)
+    with pytest.raises(TypeError, match=f"'{i}', .*without hooks"):
+        predictors.fast_dropout(model, torch.randn(2, 4))
+
+
 def test_pooling_after_a_gate_is_refused():
     with pytest.raises(TypeError, match="'pool1', MaxPool2d"):
         predictors.fast_dropout(networks.LeNetAll(), torch.randn(2, 1, 28, 28))

@@ -397,3 +397,10 @@ def test_masks_reach_a_network_that_was_compiled_and_run_before(compiled_by):
         (name,) = gates.gate_shapes(compiled, x)
         with gates.fixed(compiled, {name: mask}):
             torch.testing.assert_close(compiled(x), expected)
+
+
+def test_hooks_of_the_network_s_own_see_what_the_gates_let_through():
+    model, mask = nn.Sequential(nn.Dropout(0.5)), torch.tensor([1, 0, 1])
+    model[0].register_forward_hook(lambda layer, args, y: y + 1)
+    with gates.fixed(model, {"0": mask}):
+        assert torch.equal(model(torch.ones(2, 3)), torch.tensor([[3.0, 1.0, 3.0]] * 2))

@@ -553,3 +553,37 @@ def test_an_error_of_shapes_is_not_put_down_to_types():
     assert predictors.standard(Converts(), torch.randn(2, 5).double()).shape == (2, 2)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         predictors.standard(Converts(), torch.randn(2, 6).double())
+
+
+def test_exact_refuses_a_network_that_mixes_the_examples_of_a_batch():
+    """And one example alone meets itself under other masks."""
+    normalised = nn.BatchNorm2d(5, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.Dropout2d(0.5), normalised, nn.Flatten(), nn.Linear(20, K))
+    for x in (torch.randn(6, 2, 4, 4), torch.randn(1, 2, 4, 4)):
+        with pytest.raises(ValueError, match="depends on the rest of its batch"):
+            predictors.exact(model, x)
+
+
+class ReturnsMore(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, K)
+
+    def forward(self, x):
+        return {"logits": nn.functional.dropout(self.linear(x), 0.5, self.training)}
+
+
+@pytest.mark.parametrize("predict", [predictors.standard, *SAMPLING])
+def test_a_network_that_returns_more_than_logits_is_refused_in_the_same_words(predict):
+    with pytest.raises(TypeError, match=r"returns a dict, not logits \[N, K\]"):
+        predict(ReturnsMore(), torch.randn(2, 4))
+
+
+def test_a_scripted_part_takes_part():
+    """Against the network without scripts."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Linear(5, K))
+    scripted = nn.Sequential(torch.jit.script(plain[0]), plain[1], plain[2])
+    x = torch.randn(3, 4)
+    expected = predictors.monte_carlo(plain, x, 5, seed=0)
+    torch.testing.assert_close(predictors.monte_carlo(scripted, x, 5, seed=0), expected)

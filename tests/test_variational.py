@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.integrate import IntegrationWarning, quad
 from scipy.stats import norm
 from torch import nn
+from torch.nn.utils import prune
 
 from helpers import gates, networks, predictors, variational
 from helpers.distillation import distill
@@ -359,3 +360,25 @@ def test_distill_takes_a_variational_teacher(student):
         return (ideal * (ideal.log() - p.log())).sum(-1).mean()
 
     assert distance(predictors.standard(q, x)) < distance(predictors.standard(model, x)) / 3
+
+
+def has_a_hook():
+    layer = nn.Linear(4, 3)
+    layer.register_forward_hook(lambda layer, args, y: 2 * y)
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        has_a_hook,
+        lambda: prune.l1_unstructured(nn.Linear(4, 3), "weight", 0.5),
+        lambda: nn.utils.weight_norm(nn.Linear(4, 3)),
+    ],
+    ids=["hook", "pruned", "weight norm"],
+)
+def test_a_layer_that_is_more_than_its_parameters_is_refused(layer):
+    """Its posterior would not be trained, or would be another layer's."""
+    with pytest.raises(ValueError, match="has a hook, or computes its weight"):
+        variational.variational(nn.Sequential(layer()))
