@@ -43,7 +43,7 @@ def kl_cubic(log_alpha: Tensor) -> Tensor:
 def kl_bound(log_alpha: Tensor) -> Tensor:
     """What Kingma, Salimans and Welling 2015 offer besides, the upper bound -½ log α, on the scale of `kl`.
 
-    It leaves out E log|ε| of eq. 13, and is a bound as long as that is negative: up to log α = 0.8.
+    It leaves out E log|ε| of eq. 13, and is a bound as long as that is negative: up to log α = 0.88.
     """
     return LEVEL - 0.5 * log_alpha
 
