@@ -176,7 +176,9 @@ def test_a_teacher_whose_weights_are_kept_is_not_trained_again(folder, tmp_path,
     run_here(small(), folder)
     expected = run_here(small(2), folder)
     elsewhere = tmp_path / "elsewhere"  # where there is no checkpoint
-    shutil.copytree(folder / "weights", elsewhere / "weights")
+    for kept in ("weights", "runs"):
+        shutil.copytree(folder / kept, elsewhere / kept)
+    records.record(small(2), elsewhere).unlink()
     monkeypatch.setattr(training, "train", None)
     assert metrics(run_here(small(2), elsewhere)) == metrics(expected)
 
@@ -252,10 +254,13 @@ def test_a_run_that_diverges_is_recorded_as_such_and_not_counted(folder, monkeyp
     assert (records.left(folder=folder)["error [%]"] == "not run").all()
 
 
-def test_a_last_repetition_that_diverged_does_not_hide_the_teacher(folder):
+def test_a_last_repetition_that_diverged_does_not_hide_the_teacher(folder, monkeypatch):
+    def diverge(*args, **kwargs):
+        raise FloatingPointError("the loss is nan")
+
     run_here(small(), folder)
-    wild = replace(SMALL, lr={0: 1e30})
-    assert "diverged" in run_here(Run("table-1", wild, "perturbed", 5, "full"), folder)
+    monkeypatch.setattr(running.distillation, "distill", diverge)
+    assert "diverged" in run_here(small(5), folder)
     table = records.left(folder=folder)
     assert table.loc[("MNIST LeNet", "standard"), "repetitions"] == "1 of 1"
     assert table.loc[("MNIST LeNet", "distilled"), "repetitions"] == "1 of 5"
@@ -280,10 +285,10 @@ def test_every_record_in_the_repository_can_be_read_and_was_declared():
         assert content["profile"] == run.profile
         assert content["row"] == run.row.name
         assert not content["commit"].endswith("+"), "made by code that was in no commit"
+        assert running.made_for(run, path) == content, "made with other settings than are declared"
         if not isinstance(run, Run):
             continue  # test_variational_experiments.py has the settings of the others
         assert content["settings"]["network"] == repr(run.row.network())
-        assert content["settings"]["training"]["epochs"] == run.schedule(run.row.epochs, run.row.lr)["epochs"]
 
 
 def test_where_git_is_not_installed_the_commit_is_unknown(tmp_path, monkeypatch):
@@ -523,16 +528,54 @@ def test_batches_of_another_size_have_a_folder_of_their_own(folder, monkeypatch)
     with pytest.raises(SystemExit, match="a --folder of their own"):
         main(["run", "--batch-size", "64", "--folder", str(folder)])
     run_here(small(), folder)
-    with pytest.raises(ValueError, match="made with batches of 128, not 64"):
+    with pytest.raises(ValueError, match="batch_size: 128 there, 64 here"):
         run_here(replace(small(), row=replace(SMALL, batch_size=64)), folder)
 
 
-def test_a_teacher_that_was_trained_with_batches_of_another_size_is_not_taken(folder):
-    run_here(small(), folder)
-    other = Run("figure-3-right", replace(SMALL, batch_size=64), "distilled-10", 1, "full", widths=(10,))
-    with pytest.raises(ValueError, match="made with batches of 128, not 64"):
-        run_here(other, folder)
+OTHER_SETTINGS = [
+    ({"batch_size": 64}, "batch_size: 128 there, 64 here"),
+    ({"weight_decay": 0.0}, "weight_decay: 0.0005 there, 0.0 here"),
+    ({"mirror": True}, "mirror: False there, True here"),
+    ({"epochs": 30}, "training: {'epochs': 20, .*} there, {'epochs': 30, .*} here"),
+]
+
+
+@pytest.fixture
+def kept(folder):
+    """What a run leaves that has been carried out, without the work."""
+    content = {"format": 1, "settings": json.loads(json.dumps(running.settings(small())))}
+    running.write(content, records.record(small(), folder))
+    running.keep(small(), small_network(), small_network(), folder)
+    return content
+
+
+@pytest.mark.parametrize(("change", "message"), OTHER_SETTINGS)
+def test_records_and_teachers_that_were_made_with_other_settings_are_not_taken(kept, change, message, folder):
+    row = replace(SMALL, **change)
+    other = Run("figure-3-right", row, "distilled-10", 1, "full", widths=(10,))
+    for run in (replace(small(), row=row), other):
+        with pytest.raises(
+            ValueError, match=rf"(?s)made with other settings.*{message}.*a --folder of their own"
+        ) as caught:
+            run_here(run, folder)
+        assert str(caught.value).count(" there, ") == 1
     assert not records.record(other, folder).exists()
+
+
+def test_what_a_record_does_not_name_and_how_pytorch_prints_a_network_do_not_matter(kept, folder):
+    del kept["settings"]["mirror"]
+    kept["settings"]["network"] = "Sequential in other words"
+    running.write(kept, records.record(small(), folder))
+    assert run_here(small(), folder) == kept
+
+
+def test_weights_without_their_record_are_trained_again(folder, monkeypatch):
+    """As where a process was killed after it had written them, and the row was changed before the next."""
+    running.keep(small(), small_network(), small_network(), folder)
+    trained = []
+    monkeypatch.setattr(running, "trained", lambda network, *_: trained.append(True) or network.eval())
+    running.taught(small(), None, torch.device("cpu"), False, folder)
+    assert trained
 
 
 def test_a_data_set_that_cannot_be_had_does_not_keep_other_rows_from_theirs(folder, monkeypatch, capsys):

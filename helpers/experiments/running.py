@@ -27,6 +27,13 @@ from helpers.files import replacing
 from helpers.precision import arithmetic
 from helpers.seeding import derived, seeded
 
+# The settings that a row decides on, under their names in records. What a network says of itself is not among them: its
+# words may change with the version of PyTorch.
+OF_ROW = (
+    *("training", "data", "batch_size", "weight_decay", "mirror"),
+    *("epochs", "warm_up", "lr", "threshold", "students", "test_share"),  # of the rows in variational.py
+)
+
 
 def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path = DATA) -> dict:
     """The record of `run`, which is carried out first unless it has been.
@@ -41,8 +48,8 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
     ------
     BlockingIOError : if another process is carrying out this run. Runs that share a teacher wait for each other only
         while it is trained.
-    ValueError : if there is no such device, if a record has a newer format or is of another batch size, or if a checkpoint
-        is damaged or belongs to other settings.
+    ValueError : if there is no such device, if a record is damaged or has a newer format, if a checkpoint is damaged, or
+        if one of them was made with other settings.
     OSError : if a file cannot be written. The next call goes on from the last checkpoint.
     MemoryError : if the GPU's memory is too small. Nothing is lost either.
     """
@@ -60,19 +67,25 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
             f"this again, which goes on from the last checkpoint, or start afresh with `--batch-size "
             f"{run.row.batch_size // 2} --folder ANOTHER`, since the checkpoints here go on with batches of their own size"
         ) from error
-    return of_batch_size(run.row.batch_size, path)
+    return made_for(run, path)
 
 
-def of_batch_size(expected: int, path: Path) -> dict:
-    """The record at `path`.
+def made_for(run: Run, path: Path) -> dict:
+    """The record at `path`, which is that of `run` or of another run of its row.
 
     Raises
     ------
-    ValueError : if it was made with batches of another size.
+    ValueError : if it is damaged, has a newer format, or was made with other settings of the row, with those that differ.
     """
     content = read(path)
-    if (size := content["settings"]["batch_size"]) != expected:
-        raise ValueError(f"{path} was made with batches of {size}, not {expected}; give these a folder of their own")
+    there, here = content["settings"], json.loads(json.dumps(settings(run)))  # where tuples are lists, as in a file
+    both = [name for name in OF_ROW if name in there and name in here]  # older records name fewer
+    if different := [name for name in both if there[name] != here[name]]:
+        lines = [f"  {name}: {there[name]!r} there, {here[name]!r} here" for name in different]
+        raise ValueError(
+            "\n".join([f"{path} was made with other settings:", *lines])
+            + "\nUse the same settings, or give these a --folder of their own."
+        )
     return content
 
 
@@ -93,8 +106,7 @@ def write(content: dict, path: Path) -> None:
 def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
     """The run's record: what was run, what came of it, and on what."""
     start, code = time.perf_counter(), commit()  # of the code that runs; the files may change meanwhile
-    pruning = isinstance(run, variational.Run)
-    measure, describe = (sparsifying.measured, sparsifying.settings) if pruning else (measured, settings)
+    measure = sparsifying.measured if isinstance(run, variational.Run) else measured
     try:
         outcome = measure(run, device, progress, folder)
     except FloatingPointError as error:
@@ -108,7 +120,7 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
         "seed": run.repetition,
         "profile": run.profile,
         "profile in words": "the paper's schedule" if run.profile == "full" else "a tenth of the paper's epochs",
-        "settings": describe(run),
+        "settings": settings(run),
         **outcome,
         "seconds": round(time.perf_counter() - start, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
@@ -120,19 +132,27 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
 
 def settings(run: Run) -> dict:
     """What makes the run what it is, for its record."""
+    if isinstance(run, variational.Run):
+        return sparsifying.settings(run)
     row = run.row
     return {
         "training": run.schedule(row.epochs, row.lr),
         "distillation": run.schedule(row.distillation_epochs, row.distillation_lr),
         **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
         "autocast": str(row.autocast),
-        "network": repr(row.network()),
+        "network": repr(first_teacher(run)),
         "S": run.S,
         "widths": run.widths,
         "labels": run.labels,
         "teacher's seed": run.teacher_seed,
         "masks of the ideal": MASKS_OF_IDEAL[run.profile],
     }
+
+
+def first_teacher(run: Run) -> nn.Module:
+    """The untrained network of a run's teacher."""
+    with seeded(run.teacher_seed, torch.device("cpu")):
+        return run.row.network()
 
 
 def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
@@ -167,16 +187,16 @@ def taught(run: Run, data: Data, device: torch.device, progress: bool, folder: P
     """The run's teacher: the one whose weights are stored, or else one that is trained by the first run that needs it, while
     the others wait for it.
 
+    Stored weights count only beside the record of the run that stored them, which says how they were trained.
+
     Raises
     ------
-    ValueError : if the stored weights are damaged, another network's, or were trained with batches of another size.
+    ValueError : if the stored weights are damaged, another network's, or were trained with other settings.
     """
-    with seeded(run.teacher_seed, torch.device("cpu")):
-        teacher = run.row.network().to(device)
-    if (path := weights(run.teacher, folder)).exists():
-        kept_by = record(Run("table-1", run.row, "perturbed", 1, run.profile), folder)
-        if kept_by.exists():
-            of_batch_size(run.row.batch_size, kept_by)
+    teacher = first_teacher(run).to(device)
+    kept_by = record(Run("table-1", run.row, "perturbed", 1, run.profile), folder)
+    if (path := weights(run.teacher, folder)).exists() and kept_by.exists():
+        made_for(run, kept_by)
         return compiled(stored(teacher, path)).eval()
     with lock(run.teacher, folder):
         return trained(teacher, run, data, run.teacher_seed, progress, checkpoint(run.teacher, folder))
