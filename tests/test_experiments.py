@@ -602,12 +602,35 @@ def test_a_full_disk_is_named_and_nothing_is_lost(folder, monkeypatch):
     assert run_here(small(), folder)["metrics"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [('{"format": 99}', "format 99.*update"), ("{", "not a record"), ("[]", "not a record")]
-)
+UNREADABLE = [
+    ('{"format": 99}', "format 99.*update"),
+    ("{", "not a record.*remove it, and it is run again"),
+    ("[]", "not a record.*remove it, and it is run again"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), UNREADABLE)
 def test_a_record_that_cannot_be_read_is_named(text, message, folder):
     path = records.record(small(), folder)
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         run_here(small(), folder)
+
+
+@pytest.mark.parametrize("where", ["here", "on a cluster"])
+def test_a_record_that_cannot_be_read_does_not_keep_the_other_runs_from_theirs(kept, where, folder, capsys):
+    """Of three runs the first has a record that is damaged, and the others have theirs already."""
+    records.record(small(), folder).rename(records.record(small(2), folder))
+    running.write(kept, records.record(small(3), folder))
+    records.record(small(), folder).write_text("{")
+    how = ["--repetitions", "3", "--folder", str(folder)]
+    expected = ["unreadable", small().name, "done", small(2).name, "done", small(3).name]
+    with contextlib.ExitStack() as stack:
+        if where == "on a cluster":
+            how += ["--scheduler", stack.enter_context(local_cluster()).scheduler_address]
+        stack.enter_context(pytest.raises(SystemExit, match="not a record of a run"))
+        main(["run", *how])
+    assert capsys.readouterr().out.split() == expected
+    main(["list", *how])
+    assert capsys.readouterr().out.split() == expected

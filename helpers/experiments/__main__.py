@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers.experiments import records, sparsity
 from helpers.experiments.cluster import perform_all
 from helpers.experiments.declared import EXPERIMENTS, PROFILES, REPETITIONS, Run, declared
-from helpers.experiments.running import perform
+from helpers.experiments.running import perform, require_device
 from helpers.inputs import require_positive
 
 
@@ -67,15 +67,16 @@ def require_place_of_its_own(asked: argparse.Namespace) -> None:
 
 
 def perform_here(runs: Iterable[Run], device: str, folder: Path) -> Iterator[Run]:
-    """Carry `runs` out one by one, and yield each. One whose data set cannot be had does not keep the others from theirs:
-    the first such error is raised when all else is done."""
+    """Carry `runs` out one by one, and yield each. One whose data set cannot be had, or whose files cannot be used, does
+    not keep the others from theirs: the first such error is raised when all else is done."""
+    require_device(device)
     errors = []
     for run in runs:
         try:
             perform(run, device, progress=sys.stderr.isatty(), folder=folder)
         except BlockingIOError:
             pass  # another process is at it, as its state will say
-        except ConnectionError as error:
+        except (ConnectionError, ValueError) as error:
             errors.append(error)
         yield run
     if errors:

@@ -9,8 +9,8 @@ import torch
 from helpers import datasets
 from helpers.experiments import variational
 from helpers.experiments.declared import Run
-from helpers.experiments.records import DATA, read, record
-from helpers.experiments.running import perform, require_device, taught, write
+from helpers.experiments.records import DATA, record
+from helpers.experiments.running import made_for, perform, require_device, taught, write
 
 WORKER = "dask worker ADDRESS --nthreads 1"  # how to start one
 
@@ -43,20 +43,26 @@ def perform_all(
         ) from error
     with client:
         require_one_thread(client.nthreads())
-        missing = [run for run in runs if not record(run, folder).exists()]
-        yield from (run for run in runs if run not in missing)
+        errors = []
+        present = [run for run in runs if record(run, folder).exists()]
+        for run in present:
+            try:
+                made_for(run, record(run, folder))
+            except ValueError as error:
+                errors.append(error)
+            yield run
+        missing = [run for run in runs if run not in present]
         first = {run.teacher: run for run in reversed(missing)}
         there = None if folder == DATA else folder
         teachers = {name: client.submit(teach, run, device, there, pure=False) for name, run in first.items()}
         futures = {client.submit(after, teachers[run.teacher], run, device, there, pure=False): run for run in missing}
-        errors = []
         for future in as_completed(futures, loop=client.loop):
             run, path = futures[future], record(futures[future], folder)
             try:
                 content = future.result()
                 if not path.exists():  # the worker has another file system
                     write(content, path)
-                read(path)
+                made_for(run, path)
             except BlockingIOError:
                 pass  # another process is at it, as its state will say
             except Exception as error:  # whatever ends one run, the others go on

@@ -69,16 +69,19 @@ def read(path: Path) -> dict:
         content = json.loads(path.read_text("utf-8"))
         known = content["format"] <= FORMAT
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a record of a run: {error!r}") from error
+        raise ValueError(f"{path} is not a record of a run ({error!r}); remove it, and it is run again") from error
     if not known:
         raise ValueError(f"{path} has format {content['format']}; this version reads up to {FORMAT}: update the suite")
     return content
 
 
 def state(run: Run, folder: Path = DATA) -> str:
-    """ "done", "diverged", "running", "interrupted" (there is a checkpoint) or "missing"."""
+    """ "done", "diverged", "unreadable" (its record), "running", "interrupted" (there is a checkpoint) or "missing"."""
     if record(run, folder).exists():
-        return "diverged" if "diverged" in read(record(run, folder)) else "done"
+        try:
+            return "diverged" if "diverged" in read(record(run, folder)) else "done"
+        except ValueError:
+            return "unreadable"
     try:
         with lock(run.name, folder, timeout=0):
             return "interrupted" if checkpoint(run.name, folder).exists() else "missing"
