@@ -488,6 +488,33 @@ def test_a_gpu_that_is_too_small_says_which_batch_size_to_try(folder, monkeypatc
     assert run_here(small(), folder)["metrics"]
 
 
+def test_a_gpu_that_is_too_small_for_a_teacher_says_so_from_a_cluster_too(folder, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(running.training, "train", full)
+    with (
+        local_cluster() as workers,
+        pytest.raises(SystemExit, match=r"batches of 128.*last checkpoint.*--batch-size 64"),
+    ):
+        how = ["--scheduler", workers.scheduler_address, "--folder", str(folder)]
+        main(["run", "--repetitions", "1", *how])
+
+
+def test_a_device_that_is_full_is_a_device(monkeypatch):
+    def fails(error):
+        def zeros(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(torch, "zeros", zeros)
+
+    fails(torch.OutOfMemoryError("CUDA out of memory"))
+    running.require_device("cuda")
+    fails(RuntimeError("CUDA error: busy\nCUDA kernel errors might be reported later"))
+    with pytest.raises(ValueError, match=r"no device 'cuda' here.*\(CUDA error: busy\)$"):
+        running.require_device("cuda")
+
+
 # The command line
 
 

@@ -10,7 +10,7 @@ from helpers import datasets
 from helpers.experiments import variational
 from helpers.experiments.declared import Run
 from helpers.experiments.records import DATA, record
-from helpers.experiments.running import made_for, perform, require_device, taught, write
+from helpers.experiments.running import enough_memory, made_for, perform, require_device, taught, write
 
 WORKER = "dask worker ADDRESS --nthreads 1"  # how to start one
 
@@ -97,7 +97,7 @@ def teach(run: Run, device: str, folder: Path | None) -> None:
     require_device(device)
     if isinstance(run, variational.Run):
         return
-    with suppress(FloatingPointError):  # the run will meet it again, and record it
+    with enough_memory(run), suppress(FloatingPointError):  # the run will meet it again, and record it
         taught(run, datasets.load(run.row.data), torch.device(device), False, folder or DATA)
 
 

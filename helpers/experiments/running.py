@@ -9,6 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
@@ -56,17 +57,11 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
     require_device(device)
     path = record(run, folder)
     try:
-        with lock(run.name, folder, timeout=0):
+        with enough_memory(run), lock(run.name, folder, timeout=0):
             if not path.exists():
                 write(carried_out(run, torch.device(device), progress, folder), path)
     except Timeout as error:
         raise BlockingIOError(f"another process is working on {run.name}") from error
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(
-            f"the GPU's memory is too small for {run.name} with batches of {run.row.batch_size}: free some of it and run "
-            f"this again, which goes on from the last checkpoint, or start afresh with `--batch-size "
-            f"{run.row.batch_size // 2} --folder ANOTHER`, since the checkpoints here go on with batches of their own size"
-        ) from error
     return made_for(run, path)
 
 
@@ -93,8 +88,26 @@ def require_device(name: str) -> None:
     """Raise ValueError unless there is a device called `name`."""
     try:
         torch.zeros(1, device=name)
+    except torch.OutOfMemoryError:
+        pass  # it is there, and full
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
-        raise ValueError(f"there is no device {name!r} here; leave --device out to run on the processor") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"there is no device {name!r} here; leave --device out to run on the processor ({reason})"
+        ) from error
+
+
+@contextmanager
+def enough_memory(run: Run) -> Iterator[None]:
+    """Raise MemoryError, with what can be done, if the GPU's memory is too small for what is done inside for `run`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(
+            f"the GPU's memory is too small for {run.name} with batches of {run.row.batch_size}: free some of it and run "
+            f"this again, which goes on from the last checkpoint, or start afresh with `--batch-size "
+            f"{run.row.batch_size // 2} --folder ANOTHER`, since the checkpoints here go on with batches of their own size"
+        ) from error
 
 
 def write(content: dict, path: Path) -> None:
