@@ -1,12 +1,14 @@
 """Experiments, on a row small enough for a test: declared once, resumed after a kill, recorded once."""
 
 import contextlib
+import errno
 import json
 import math
 import multiprocessing
 import os
 import re
 import shutil
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -349,6 +351,42 @@ def test_two_processes_do_not_work_on_one_run(folder):
         with pytest.raises(BlockingIOError, match="another process"):
             run_here(small(2), folder)
     assert records.state(small(2), folder) == "missing"
+
+
+def test_who_looks_at_a_run_for_a_moment_does_not_keep_it_from_being_carried_out(kept, folder, monkeypatch):
+    monkeypatch.setattr(running, "carried_out", lambda *_: kept)
+    looked = threading.Event()
+
+    def look():
+        with records.lock(small(2).name, folder):
+            looked.set()
+            time.sleep(0.2)
+
+    threading.Thread(target=look).start()
+    looked.wait()
+    assert run_here(small(2), folder) == kept
+
+
+def test_looking_at_what_there_is_writes_nothing(kept, folder, monkeypatch):
+    elsewhere = folder.with_name("elsewhere")
+    assert records.state(small(), elsewhere) == "missing"
+    assert not elsewhere.exists()
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(Path, "mkdir", None)
+    assert (run_here(small(), folder), records.state(small(), folder)) == (kept, "done")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_is_not_called_running_because_its_lock_is_for_reading_only(folder, monkeypatch):
+    with records.lock(small().name, folder):
+        pass
+
+    def read_only(*args):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    assert records.lock_file(small().name, folder).exists()
+    monkeypatch.setattr(os, "open", read_only)
+    assert records.state(small(), folder) == "missing"
 
 
 # On several machines

@@ -53,9 +53,26 @@ def checkpoint(name: str, folder: Path = DATA) -> Path:
 
 def lock(name: str, folder: Path = DATA, timeout: float = -1) -> FileLock:
     """What one process at a time may hold; another one waits for `timeout` seconds (-1: for as long as it takes)."""
-    path = checkpoint(name, folder).with_suffix(".lock")
+    path = lock_file(name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path, timeout=timeout)
+
+
+def lock_file(name: str, folder: Path) -> Path:
+    return checkpoint(name, folder).with_suffix(".lock")
+
+
+def held(name: str, folder: Path) -> bool:
+    """Whether a process holds that lock, as far as can be seen without making its file."""
+    if not lock_file(name, folder).exists():
+        return False
+    try:
+        with lock(name, folder, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # the file is for reading only
+        return False
 
 
 def read(path: Path) -> dict:
@@ -76,17 +93,18 @@ def read(path: Path) -> dict:
 
 
 def state(run: Run, folder: Path = DATA) -> str:
-    """ "done", "diverged", "unreadable" (its record), "running", "interrupted" (there is a checkpoint) or "missing"."""
+    """ "done", "diverged", "unreadable" (its record), "running", "interrupted" (there is a checkpoint) or "missing".
+
+    Nothing is written for that, so that a folder can be looked at which is for reading only.
+    """
     if record(run, folder).exists():
         try:
             return "diverged" if "diverged" in read(record(run, folder)) else "done"
         except ValueError:
             return "unreadable"
-    try:
-        with lock(run.name, folder, timeout=0):
-            return "interrupted" if checkpoint(run.name, folder).exists() else "missing"
-    except Timeout:
+    if held(run.name, folder):
         return "running"
+    return "interrupted" if checkpoint(run.name, folder).exists() else "missing"
 
 
 def scores(runs: Iterable[Run], predictor: str, folder: Path = DATA) -> list[dict[str, float]]:

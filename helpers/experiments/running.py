@@ -54,14 +54,15 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
     OSError : if a file cannot be written. The next call goes on from the last checkpoint.
     MemoryError : if the GPU's memory is too small. Nothing is lost either.
     """
-    require_device(device)
     path = record(run, folder)
-    try:
-        with enough_memory(run), lock(run.name, folder, timeout=0):
-            if not path.exists():
-                write(carried_out(run, torch.device(device), progress, folder), path)
-    except Timeout as error:
-        raise BlockingIOError(f"another process is working on {run.name}") from error
+    if not path.exists():
+        require_device(device)
+        try:
+            with enough_memory(run), lock(run.name, folder, timeout=1):  # who only lists the runs has it for a moment
+                if not path.exists():
+                    write(carried_out(run, torch.device(device), progress, folder), path)
+        except Timeout as error:
+            raise BlockingIOError(f"another process is working on {run.name}") from error
     return made_for(run, path)
 
 
