@@ -298,6 +298,13 @@ def test_where_git_is_not_installed_the_commit_is_unknown(tmp_path, monkeypatch)
     assert running.commit() == "unknown"
 
 
+def test_the_commit_is_that_of_the_code_when_it_was_loaded(monkeypatch):
+    monkeypatch.setattr(running, "commit", lambda: "what somebody has checked out meanwhile")
+    monkeypatch.setattr(running, "measured", lambda *_: {})
+    content = running.carried_out(small(), torch.device("cpu"), False, None)
+    assert content["commit"] == running.COMMIT != running.commit()
+
+
 # What is interrupted
 
 

@@ -119,7 +119,7 @@ def write(content: dict, path: Path) -> None:
 
 def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
     """The run's record: what was run, what came of it, and on what."""
-    start, code = time.perf_counter(), commit()  # of the code that runs; the files may change meanwhile
+    start = time.perf_counter()
     measure = sparsifying.measured if isinstance(run, variational.Run) else measured
     try:
         outcome = measure(run, device, progress, folder)
@@ -139,7 +139,7 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
         "seconds": round(time.perf_counter() - start, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "commit": code,
+        "commit": COMMIT,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -344,3 +344,6 @@ def commit() -> str:
     except OSError:  # git is not installed, or may not be run
         return "unknown"
     return head.stdout.strip() + "+" * bool(changed) if head.returncode == 0 else "unknown"
+
+
+COMMIT = commit()  # now that the code is loaded; its files may change before a run begins
