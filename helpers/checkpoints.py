@@ -30,8 +30,10 @@ def save(path: Path, settings: dict, state: dict) -> None:
     try:
         with replacing(path) as file:
             torch.save({"format": FORMAT, "settings": settings, **state}, file)
-    except (OSError, RuntimeError) as error:  # PyTorch's zip writer reports a full disk as a RuntimeError
-        raise OSError(f"cannot write the checkpoint {path}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        # On a full disk PyTorch's zip writer complains of a position in the file while it handles what says why.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise OSError(f"cannot write the checkpoint {path}: {reason}") from error
 
 
 def require_writable(path: Path) -> None:

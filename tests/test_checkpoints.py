@@ -85,6 +85,21 @@ def test_a_write_that_stops_halfway_leaves_the_old_file_and_nothing_else(stop, o
         assert re.search(rf"cannot write the checkpoint {re.escape(str(path))}: .*{stop.args[-1]}", str(caught.value))
 
 
+@pytest.mark.parametrize("room", [0, 100, 1000])
+def test_a_full_disk_is_called_so(room, path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoints, "replacing", lambda path: Full())
+    with pytest.raises(
+        OSError, match=rf"cannot write the checkpoint {re.escape(str(path))}: .*No space left on device$"
+    ):
+        checkpoints.save(path, SETTINGS, trained())
+
+
 def test_the_new_file_takes_the_old_one_s_place_only_when_all_of_it_is_on_disk(path, monkeypatch):
     """As seen by who looks at `path` when the file is synchronised, and by who is reading the old one meanwhile."""
     before, seen = path.read_bytes(), []
