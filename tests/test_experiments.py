@@ -253,7 +253,9 @@ def test_a_run_that_diverges_is_recorded_as_such_and_not_counted(folder, monkeyp
     assert "learning rate" in content["diverged"]
     assert "metrics" not in content
     assert records.state(small(), folder) == "diverged"
-    assert (records.left(folder=folder)["error [%]"] == "not run").all()
+    table = records.left(folder=folder)
+    assert (table["error [%]"] == "not run").all()
+    assert list(table["repetitions"]) == ["0 of 1, 1 diverged", "0 of 5, 1 diverged", "0 of 5, 1 diverged"]
 
 
 def test_a_last_repetition_that_diverged_does_not_hide_the_teacher(folder, monkeypatch):
@@ -265,7 +267,16 @@ def test_a_last_repetition_that_diverged_does_not_hide_the_teacher(folder, monke
     assert "diverged" in run_here(small(5), folder)
     table = records.left(folder=folder)
     assert table.loc[("MNIST LeNet", "standard"), "repetitions"] == "1 of 1"
-    assert table.loc[("MNIST LeNet", "distilled"), "repetitions"] == "1 of 5"
+    assert table.loc[("MNIST LeNet", "distilled"), "repetitions"] == "1 of 5, 1 diverged"
+
+
+def test_of_teachers_as_many_are_counted_as_are_declared(folder):
+    runs = [replace(small(i), experiment="placement", teacher_seed=i) for i in (1, 2, 3)]
+    score = dict.fromkeys(records.MEASURES, 1.0)
+    for run in runs[:2]:
+        running.write({"format": 1, "metrics": {"standard": score}}, records.record(run, folder))
+    cells = records.cells(runs, "standard", folder)
+    assert (cells["error [%]"], cells["repetitions"]) == ("1.00 ± 0.00", "2 of 3")
 
 
 def test_the_table_sets_ours_beside_the_paper_s(folder):

@@ -107,10 +107,14 @@ def state(run: Run, folder: Path = DATA) -> str:
     return "interrupted" if checkpoint(run.name, folder).exists() else "missing"
 
 
+def contents(runs: Iterable[Run], folder: Path = DATA) -> list[dict]:
+    """The records that there are of `runs`."""
+    return [read(record(run, folder)) for run in runs if record(run, folder).exists()]
+
+
 def scores(runs: Iterable[Run], predictor: str, folder: Path = DATA) -> list[dict[str, float]]:
     """{measure: value} of `predictor` in each record that there is of `runs`; runs that diverged have none."""
-    found = [read(record(run, folder)) for run in runs if record(run, folder).exists()]
-    return [content["metrics"][predictor] for content in found if "metrics" in content]
+    return [content["metrics"][predictor] for content in contents(runs, folder) if "metrics" in content]
 
 
 def cell(values: list[float], digits: int = 2) -> str:
@@ -122,12 +126,15 @@ def cell(values: list[float], digits: int = 2) -> str:
 
 
 def cells(runs: list[Run], predictor: str, folder: Path = DATA) -> dict[str, str]:
-    """A table's cells: each measure of `predictor` over the records of `runs`, and how many records these are."""
-    if predictor == "standard":  # one value per teacher, however often it has been distilled
-        runs = list({run.teacher: run for run in runs if scores([run], predictor, folder)}.values()) or runs[:1]
+    """A table's cells: each measure of `predictor` over the records of `runs`, how many of them there are, and how many of
+    the runs diverged."""
+    if predictor == "standard":  # one value per teacher, however often it has been distilled, from a run that has one
+        last = sorted(runs, key=lambda run: len(contents([run], folder)) + len(scores([run], predictor, folder)))
+        runs = list({run.teacher: run for run in last}.values())
     found = scores(runs, predictor, folder)
+    diverged = sum("diverged" in content for content in contents(runs, folder))
     values = {f"{name} [{unit}]": cell([s[name] for s in found], digits) for name, (unit, digits) in MEASURES.items()}
-    return {**values, "repetitions": f"{len(found)} of {len(runs)}"}
+    return {**values, "repetitions": f"{len(found)} of {len(runs)}" + f", {diverged} diverged" * (diverged > 0)}
 
 
 def published(*keys: str):
@@ -197,8 +204,8 @@ def learning_rates(profile: str = "full", folder: Path = DATA):
 
 def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
     """Fig. 2 for one row: {predictor: {passes: scores of each repetition}}, as far as there are records."""
-    runs = [run for run in table_1(row, profile) if run.S == "perturbed" and record(run, folder).exists()]
-    found = [read(record(run, folder)) for run in runs]
+    runs = [run for run in table_1(row, profile) if run.S == "perturbed"]
+    found = contents(runs, folder)
     curves = [content["Monte Carlo by masks"] for content in found if "Monte Carlo by masks" in content]
     if not curves:
         return {}
