@@ -451,6 +451,28 @@ def test_a_run_that_fails_does_not_keep_the_cluster_from_the_others(folder):
     assert [records.state(run, folder) for run in runs] == ["missing", "done", "done"]
 
 
+def test_a_folder_is_the_same_for_a_worker_in_another_directory(tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.setattr(
+        "helpers.experiments.__main__.perform_all", lambda runs, scheduler, device, folder: folders.append(folder) or []
+    )
+    monkeypatch.chdir(tmp_path)
+    main(["run", "--scheduler", "tcp://127.0.0.1:9", "--folder", "here"])
+    assert folders == [Path.cwd() / "here"]
+
+
+def test_who_waits_for_workers_is_told_how_to_start_one(kept, folder, monkeypatch, capsys):
+    monkeypatch.setattr(running, "carried_out", lambda *_: kept)
+    with local_cluster(n_workers=0) as workers:
+        waiting = cluster.perform_all([small(), small(2)], workers.scheduler_address, folder=folder)
+        assert next(waiting) == small()
+        assert not capsys.readouterr().err
+        workers.scale(1)
+        assert next(waiting) == small(2)
+        hint = f"start one: dask worker {workers.scheduler_address} --nthreads 1"
+    assert hint in capsys.readouterr().err
+
+
 def test_the_device_is_looked_for_where_the_work_is_done(folder):
     with local_cluster() as workers:
         how = ["--device", "cuda:99", "--scheduler", workers.scheduler_address, "--folder", str(folder)]
@@ -606,8 +628,19 @@ def test_the_command_line_says_what_is_wrong(arguments, message, folder):
         main([*arguments, "--folder", str(folder)])
 
 
+def test_who_interrupts_is_told_how_to_go_on(folder, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "carried_out", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--folder", str(folder)])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "python -m helpers.experiments: interrupted; run it again to go on\n"
+
+
 def test_batches_of_another_size_have_a_folder_of_their_own(folder, monkeypatch):
-    monkeypatch.setattr(records, "DATA", folder.resolve())
+    monkeypatch.setattr(records, "DATA", folder / ".." / folder.name)
     with pytest.raises(SystemExit, match="a --folder of their own"):
         main(["run", "--batch-size", "64", "--folder", str(folder)])
     run_here(small(), folder)

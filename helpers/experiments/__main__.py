@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers share the runs")
     parser.add_argument("--folder", type=Path, default=records.DATA, help="for records, weights and checkpoints")
     asked = parser.parse_args(arguments)
+    asked.folder = asked.folder.absolute()  # a worker of the scheduler has another working directory
     try:
         runs = declared(asked.names, asked.profile, asked.repetitions)
         require_positive("--repetitions", asked.repetitions)
@@ -55,12 +56,15 @@ def main(arguments: list[str] | None = None) -> None:
                 report(perform_here(runs, asked.device, asked.folder), asked.folder)
     except (ValueError, OSError, MemoryError, ImportError) as error:
         sys.exit(f"{parser.prog}: {error}")
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; run it again to go on", file=sys.stderr)
+        sys.exit(130)  # as after any program that Ctrl-C has ended
 
 
 def require_place_of_its_own(asked: argparse.Namespace) -> None:
     """Raise ValueError unless batches of another size have a folder in which none of the declared size are."""
     require_positive("--batch-size", asked.batch_size)
-    if asked.folder.resolve() == records.DATA:
+    if asked.folder.resolve() == records.DATA.resolve():
         raise ValueError(
             "the records here are of the declared batch size; give those of another one a --folder of their own"
         )

@@ -1,5 +1,6 @@
 """Runs on many machines: a Dask scheduler hands them to its workers."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +43,8 @@ def perform_all(
             f"`{WORKER}`, or leave --scheduler out to run here."
         ) from error
     with client:
-        require_one_thread(client.nthreads())
+        workers = client.nthreads()
+        require_one_thread(workers)
         errors = []
         present = [run for run in runs if record(run, folder).exists()]
         for run in present:
@@ -52,6 +54,9 @@ def perform_all(
                 errors.append(error)
             yield run
         missing = [run for run in runs if run not in present]
+        if missing and not workers:
+            start = WORKER.replace("ADDRESS", scheduler)
+            print(f"The scheduler has no workers yet, and the runs wait for them; start one: {start}", file=sys.stderr)
         first = {run.teacher: run for run in reversed(missing)}
         there = None if folder == DATA else folder
         teachers = {name: client.submit(teach, run, device, there, pure=False) for name, run in first.items()}
