@@ -7,7 +7,6 @@ Needs the extra ``notebooks``.
 import argparse
 import base64
 import re
-import sys
 import tomllib
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from nbformat import NotebookNode
 from tqdm.auto import tqdm
 
 from helpers.files import replacing
+from helpers.printing import spell_out
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -163,12 +163,6 @@ def with_results(readme: str) -> str:
 def results() -> None:
     """Bring the table of results in README.md up to date with the records."""
     write(ROOT / "README.md", with_results((ROOT / "README.md").read_text("utf-8")))
-
-
-def spell_out() -> None:
-    """Let what is printed be spelt out where the output has no sign for it, as in a file on Windows, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:

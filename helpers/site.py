@@ -20,7 +20,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 from sphinx.writers.html5 import HTML5Translator
 
-from helpers.experiments import records, sparsity
+from helpers.experiments import records, tables
 from helpers.pages import BUILD, NOTEBOOKS, PROJECT, ROOT, write
 
 SETTINGS = {
@@ -65,15 +65,8 @@ notebooks/[0-9]*
 """
 # Above each table of the page of results, and the function that makes it of the records.
 RESULTS = {
-    "Table 1, left: standard, Monte Carlo and distilled": records.left,
-    "Table 1, right: what the student is distilled on": records.right,
-    "LeNet and LeNetAll at ten times the learning rate": records.learning_rates,
-    "Quick with dropout before and after pooling (a tenth of the epochs)": records.placements,
-    "Figure 3: students that are smaller than their teacher": records.sizes,
-    "Two of them, distilled in other ways": records.small_students,
-    "Sparse variational dropout: Table 2 of Molchanov et al.": sparsity.table_2,
-    "Sparse variational dropout: Table 2 by the part of the digits that is trained on": sparsity.shares,
-    "Sparse variational dropout: errors and weights": sparsity.errors,
+    **tables.BY_PROFILE,
+    **tables.OTHERS,
     "Averaging 100 masks: seconds, and how many times as long other ways take": records.speed,
     "Where the records of Table 1 come from": records.provenance,
 }

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import math
 import multiprocessing
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from helpers import gates, networks, precision, training
-from helpers.experiments import cluster, declared, records, running
+from helpers.experiments import cluster, declared, records, running, tables
 from helpers.experiments.__main__ import main
 from helpers.experiments.declared import Row, Run
 from helpers.experiments.running import perform
@@ -605,6 +606,25 @@ def test_the_command_line_runs_lists_and_shows(capsys, folder):
     assert capsys.readouterr().out.split() == ["done", small().name] * 2
     main(["table", *here])
     assert "1 of 5" in capsys.readouterr().out
+
+
+def test_above_each_table_is_what_it_shows(capsys, folder):
+    main(["table", "--folder", str(folder)])
+    printed = capsys.readouterr().out.split("\n\n")
+    assert [table.splitlines()[0] for table in printed if table] == [*tables.BY_PROFILE, *tables.OTHERS]
+    (placements,) = [table for table in printed if "0 of 5" in table and "before pooling" in table]
+    assert placements.startswith("Quick with dropout before and after pooling (a tenth of the epochs)")
+
+
+@pytest.mark.parametrize("command", ["list", "table"])
+def test_an_output_that_has_no_sign_for_something_is_no_error(command, folder, monkeypatch):
+    row = replace(SMALL, name="MNIST LeNet ± ‖")
+    monkeypatch.setattr(declared, "EXPERIMENTS", {"mnist-lenet": lambda *how: declared.table_1(row, *how)})
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", printed)
+    main([command, "--folder", str(folder)])
+    printed.flush()
+    assert b"\\xb1" in printed.buffer.getvalue()
 
 
 def test_a_run_that_another_process_has_is_passed_over(capsys, folder):

@@ -4,6 +4,7 @@
     running.py     carries a run out, from wherever it was interrupted, and writes its record
     cluster.py     the same on many machines
     records.py     what the records say, beside what the paper says
+    tables.py      what stands above the tables that say it
 
 and of Molchanov et al. (2017), in the same way,
 

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.experiments import records, sparsity
+from helpers.experiments import records, tables
 from helpers.experiments.cluster import perform_all
 from helpers.experiments.declared import EXPERIMENTS, PROFILES, REPETITIONS, Run, declared
 from helpers.experiments.running import perform, require_device
 from helpers.inputs import require_positive
+from helpers.printing import spell_out
 
 
 def main(arguments: list[str] | None = None) -> None:
+    spell_out()
     parser = argparse.ArgumentParser(
         prog="python -m helpers.experiments", description="Run the paper's tables and figures, and what it leaves open."
     )
@@ -40,16 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
                 for run in runs:
                     print(f"{records.state(run, asked.folder):12} {run.name}")
             case "table":
-                for table in (
-                    records.left,
-                    records.right,
-                    records.learning_rates,
-                    records.sizes,
-                    records.small_students,
-                ):
-                    print(table(asked.profile, asked.folder).to_string(), end="\n\n")
-                for table in (records.placements, sparsity.table_2, sparsity.shares, sparsity.errors):
-                    print(table(folder=asked.folder).to_string(), end="\n\n")
+                for title, table in tables.BY_PROFILE.items():
+                    print(title, table(asked.profile, asked.folder).to_string(), sep="\n", end="\n\n")
+                for title, table in tables.OTHERS.items():
+                    print(title, table(folder=asked.folder).to_string(), sep="\n", end="\n\n")
             case "run" if asked.scheduler:
                 report(perform_all(runs, asked.scheduler, asked.device, asked.folder), asked.folder)
             case "run":
