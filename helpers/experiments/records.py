@@ -93,7 +93,8 @@ def read(path: Path) -> dict:
 
 
 def state(run: Run, folder: Path = DATA) -> str:
-    """ "done", "diverged", "unreadable" (its record), "running", "interrupted" (there is a checkpoint) or "missing".
+    """ "done", "diverged", "unreadable" (its record), "running", "interrupted" (there is a checkpoint, or it was
+    begun and there is one of its teacher) or "missing".
 
     Nothing is written for that, so that a folder can be looked at which is for reading only.
     """
@@ -104,7 +105,9 @@ def state(run: Run, folder: Path = DATA) -> str:
             return "unreadable"
     if held(run.name, folder):
         return "running"
-    return "interrupted" if checkpoint(run.name, folder).exists() else "missing"
+    begun = lock_file(run.name, folder).exists()  # which stays when its process ends
+    left = [run.name, run.teacher] if begun else [run.name]
+    return "interrupted" if any(checkpoint(name, folder).exists() for name in left) else "missing"
 
 
 def contents(runs: Iterable[Run], folder: Path = DATA) -> list[dict]:
