@@ -423,7 +423,7 @@ def leave_somebody(pid):
 
 @pytest.mark.parametrize("table", ["Łukasz: ŷ ‖ y", "plain"])
 def test_what_an_output_has_no_sign_for_is_spelt_out(table):
-    code = f"from helpers.pages import spell_out; spell_out(); print({table!r})"
+    code = f"from helpers.printing import spell_out; spell_out(); print({table!r})"
     cp1252 = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     ended = subprocess.run([sys.executable, "-c", code], cwd=pages.ROOT, env=cp1252, capture_output=True)
     assert ended.returncode == 0 and ended.stdout.decode("cp1252").strip() == table.replace("Ł", "\\u0141").replace(

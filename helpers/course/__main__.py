@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from helpers.course import grading, student
-from helpers.pages import BUILD, spell_out
+from helpers.pages import BUILD
+from helpers.printing import spell_out
 
 
 def main() -> None:
