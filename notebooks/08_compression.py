@@ -120,7 +120,7 @@ class Row(declared.Row):
 schedule = {"epochs": 60, "lr": {0: 0.05, 40: 0.01}, "batch_size": 32, "mirror": False, "autocast": None}
 miniature = Row("Miniature", "digits", perceptron, **schedule)
 scratch = tempfile.TemporaryDirectory()  # records are kept for as long as this page runs
-SIZES = (128, 32, 16, 8)
+SIZES = (128, 32, 8)
 WAYS = {
     "distilled": None,
     "from labels, with dropout": "with dropout",
@@ -131,7 +131,8 @@ curves, parameters = {}, {}
 work = [(side, way, size) for side in ("figure-3-left", "figure-3-right") for way in WAYS for size in SIZES]
 for side, way, size in tqdm(work, leave=False, unit="network"):
     widths = (128, size) if side == "figure-3-left" else (size, size)
-    run = declared.Run(side, miniature, f"{way}-{size}", 1, "full", widths=widths, labels=WAYS[way])
+    side_run = side if size < 128 else "figure-3-left"  # with all units both sides have the same, which need run only once
+    run = declared.Run(side_run, miniature, f"{way}-{size}", 1, "full", widths=widths, labels=WAYS[way])
     record = perform(run, progress=False, folder=Path(scratch.name))
     curves.setdefault(side, {}).setdefault(way, {})[size] = [record["metrics"][way]]
     parameters.setdefault(side, {})[size] = record["parameters"]
@@ -156,16 +157,15 @@ pd.DataFrame.from_dict(tables, orient="index").rename_axis(columns="units: test 
 
 # %% [markdown]
 # How much does the schedule matter? The paper distils students of all sizes for 30 epochs, from the last learning rate
-# of the teacher on, which is here 0.01 and then 0.001. With that the smallest students have not arrived:
+# of the teacher on, which is here 0.01 and then 0.001. With that the smallest student has not arrived:
 
 # %%
 as_in_the_paper = declared.Row("Miniature as in the paper", "digits", perceptron, **schedule)
-found = {}
-for size in (16, 8):
-    run = declared.Run("figure-3-right", as_in_the_paper, f"distilled-{size}", 1, "full", widths=(size, size))
-    short = perform(run, progress=False, folder=Path(scratch.name))["metrics"]["distilled"]
-    found[f"{size} units, 60 epochs from a rate of 0.05"] = curves["figure-3-right"]["distilled"][size][0]
-    found[f"{size} units, 30 epochs from a rate of 0.01"] = short
+run = declared.Run("figure-3-right", as_in_the_paper, "distilled-8", 1, "full", widths=(8, 8))
+found = {
+    "60 epochs from a rate of 0.05": curves["figure-3-right"]["distilled"][8][0],
+    "30 epochs from a rate of 0.01": perform(run, progress=False, folder=Path(scratch.name))["metrics"]["distilled"],
+}
 pd.DataFrame.from_dict(found, orient="index")[["error", "KL to ideal"]].round(3)
 
 # %% tags=["nbval-check-output"]
@@ -175,8 +175,8 @@ right = {
 distilled, labelled = right["distilled"], right["from labels, with dropout"]
 print("a distilled student with 8 units has never seen a label, and is mostly right:", distilled[8]["error"] < 50)
 print(
-    "with 16 units per layer the student has a lower error than a network trained with dropout:",
-    distilled[16]["error"] < labelled[16]["error"],
+    "its error is less than half of that of a network trained with dropout:",
+    distilled[8]["error"] < 0.5 * labelled[8]["error"],
 )
 print(
     "with a quarter of the units a student is nearer to the ideal than its teacher's weight scaling:",
@@ -381,12 +381,12 @@ checks.thinning(my_thinning)
 # ## What we saw, and what the paper says
 
 # %%
-whole, small = (parameters["figure-3-right"][size] for size in (128, 16))
+whole, small = (parameters["figure-3-right"][size] for size in (128, 8))
 saw = f"""
 *Here*, on digits: with {small / whole:.0%} of the parameters the distilled student's test error is
-{distilled[16]["error"]:.1f} %; a network of that size trained from labels has
-{labelled[16]["error"]:.1f} % with dropout and
-{right["from labels, without dropout"][16]["error"]:.1f} % without.
+{distilled[8]["error"]:.1f} %; a network of that size trained from labels has
+{labelled[8]["error"]:.1f} % with dropout and
+{right["from labels, without dropout"][8]["error"]:.1f} % without.
 """
 paper = json.loads((home / "data" / "paper.json").read_text("utf-8"))
 says = """
