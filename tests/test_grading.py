@@ -54,28 +54,23 @@ def answered(notebook, *bodies):
 
 
 def without_check(notebook):
-    """The first check and its function deleted, in a notebook that is otherwise right."""
-    notebook = answered(notebook, RIGHT, RIGHT)
+    """The first check and its function deleted; the other is no Python."""
+    notebook = answered(notebook, RIGHT, "    return (((")
     del notebook.cells[3:5]
     return notebook
 
 
-def with_the_check_edited(notebook):
-    notebook = answered(notebook, WRONG, RIGHT)
-    (check,) = [cell for cell in notebook.cells if cell.source == "checks.kl(my_kl)"]
-    check.source = "print('Correct: your divergence agrees with bregman.kl.')"
+def with_a_check_edited_and_one_skipped(notebook):
+    notebook = answered(notebook, WRONG, WRONG)
+    edited, skipped = (notebook.cells[index_of(notebook, f"check-{name}")] for name in ("my_kl", "my_other_kl"))
+    edited.source = "print('Correct: your divergence agrees with bregman.kl.')"
+    skipped.metadata["tags"] = ["skip-execution"]
     return notebook
 
 
 def with_the_checks_replaced(notebook):
     notebook = answered(notebook, WRONG, RIGHT)
     notebook.cells.insert(2, new_code_cell("checks.kl = print\nimport helpers.checks\nhelpers.checks.require = print"))
-    return notebook
-
-
-def with_the_check_skipped(notebook):
-    notebook = answered(notebook, WRONG, RIGHT)
-    notebook.cells[index_of(notebook, "check-my_kl")].metadata["tags"] = ["skip-execution"]
     return notebook
 
 
@@ -125,7 +120,7 @@ def with_gaps_copied(notebook):
 
 def with_checks_copied(notebook):
     """One check also above its function, the other also at the end."""
-    notebook = answered(notebook, RIGHT, RIGHT)
+    notebook = answered(notebook, RIGHT, ENDS_A_LINE)
     for name, where in (("check-my_kl", 2), ("check-my_other_kl", len(notebook.cells) + 1)):
         check = notebook.cells[index_of(notebook, name)]
         notebook.cells.insert(where, copied(check, check.source))
@@ -152,24 +147,20 @@ WARNS = f"    print('nearly there', file=sys.stderr)\n{RIGHT}"
 SUBMISSIONS = {
     "perfect": (lambda released: answered(released, RIGHT, WARNS), 1, "Correct", 1, "Correct"),
     "empty": (lambda released: released, 0, "returns nothing yet", 0, "returns nothing yet"),
-    "partly wrong": (lambda released: answered(released, RIGHT, WRONG), 1, "Correct", 0, r"this is KL\(ŷ ‖ y\)"),
     "infinite loop": (lambda released: answered(released, LOOP, RIGHT), 0, "CellTimeoutError", 1, "Correct"),
     "memory bomb": (lambda released: answered(released, BOMB, RIGHT), 0, "MemoryError", 1, "Correct"),
     "crash": (lambda released: answered(released, RIGHT, EXIT), 0, "could not be run to its end", 0, "could not"),
-    "deleted cell": (without_check, 0, "NameError", 1, "Correct"),
-    "syntax error": (lambda released: answered(released, "    return (((", RIGHT), 0, "NameError", 1, "Correct"),
+    "deleted cell, syntax error": (without_check, 0, "NameError", 0, "NameError"),
     "renamed function": (renamed, 0, "NameError", 1, "Correct"),
-    "check edited": (with_the_check_edited, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
+    "checks edited": (with_a_check_edited_and_one_skipped, 0, r"this is KL\(ŷ ‖ y\)", 0, r"this is KL\(ŷ ‖ y\)"),
     "checks replaced": (with_the_checks_replaced, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
-    "check skipped": (with_the_check_skipped, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
     "no grading": (lambda released: with_a_first_cell(released, NO_GRADING), 0, "Not yet: this is", 0, "Not yet"),
     "no cells": (lambda released: with_a_first_cell(released, NO_CELLS), 0, "no word", 0, "no word"),
     "flood": (lambda released: answered(released, FLOOD, TALKS), 0, "printed without end", 1, "^Correct: [^\n]*$"),
-    "split": (split, 1, "Correct", 1, "Correct"),
     "gap copied": (with_gaps_copied, 1, "Correct", 0, r"this is KL\(ŷ ‖ y\)"),
-    "check copied": (with_checks_copied, 1, "Correct", 1, "Correct"),
+    "checks copied": (with_checks_copied, 1, "Correct", 1, "Correct"),
     "half an emoji": (with_half_an_emoji, 0, "could not be graded: UnicodeEncodeError", 0, "could not be graded"),
-    "Smith [Bob]": (lambda released: answered(released, RIGHT, ENDS_A_LINE), 1, "Correct", 1, "Correct"),
+    "Smith [Bob]": (split, 1, "Correct", 1, "Correct"),
     "no JSON": (lambda released: None, 0, "cannot be read as a notebook", 0, "cannot be read"),
 }
 
@@ -214,7 +205,7 @@ def test_the_summary_has_a_row_for_each_student_and_a_column_for_each_exercise(g
     table = grading.summary(graded)
     assert set(table.index) == {*SUBMISSIONS, "nothing"}
     assert table.loc["perfect"].tolist() == [1, 1, 2, 2]
-    assert table.loc["partly wrong"].tolist() == [1, 0, 1, 2]
+    assert table.loc["gap copied"].tolist() == [1, 0, 1, 2]
 
 
 def test_a_folder_without_notebooks_of_the_suite_is_refused(tmp_path):
