@@ -19,12 +19,17 @@ help:  ## List the targets
 tour: $(READY)  ## Run the tour of one minute, print its table, and say where its page is
 	@.venv/bin/python -m helpers.pages tour
 
+# The notebooks that take longest come first, so that none of them is left for one worker at the end.
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+LONG := $(foreach number,08 09 10 00 06,$(filter notebooks/$(number)_%,$(NOTEBOOKS)))
+
 # Consecutive lines, so that the first failure stops. The guard makes nbval fail where it would compare nothing.
 test: $(READY)  ## Check style, run the unit tests, and run every notebook against its stored outputs
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pytest -n auto --dist loadfile tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -p tests.nbval_guard --nbval-lax notebooks/*.ipynb
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -p tests.nbval_guard --nbval-lax \
+		$(LONG) $(filter-out $(LONG),$(NOTEBOOKS))
 
 browser: $(READY)  ## Run every notebook in JupyterLab in a real browser, and move its widgets (needs Chromium)
 	.venv/bin/python -m pytest -m browser tests
