@@ -99,8 +99,8 @@ def describe(function: Callable | None) -> str:
     """A function's name and bound arguments, or an object's class and what it says of itself, the same in every process.
 
     Functions are told apart by their defaults and by the numbers and strings that they enclose, those without a name by
-    their code as well. Of an object's attributes those that are functions count, and
-    what its `repr` shows; others are left out: some count, or remember.
+    their code as well. Of an object's attributes those that are functions count, and what its `repr` shows; others are
+    left out: some count, or remember.
     """
     if isinstance(function, partial):
         bound = {**dict(enumerate(function.args)), **function.keywords}

@@ -60,9 +60,8 @@ def distill(
     student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share no
         trainable parameter with the teacher. It runs in the mode in which it comes: in training mode its BatchNorm
         learns, in eval mode it is frozen. Default: a copy of the teacher with its dropout removed, in eval mode, of which
-        all parameters are trained, those that are frozen in the teacher, too. Where
-        the teacher calls `F.dropout` in its forward, that copy is deterministic in eval mode only: in training mode it
-        would drop again.
+        all parameters are trained, those that are frozen in the teacher, too. Where the teacher calls `F.dropout` in its
+        forward, that copy is deterministic in eval mode only: in training mode it would drop again.
     loss : ℓ(y [n, K], ŷ [n, K]) -> [n], of the teacher's and the student's predictions.
     epochs : times that every example is seen.
     lr : learning rate: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}. The
@@ -117,7 +116,7 @@ def distill(
         student = gates.remove(copied(teacher))
         student.eval()
         for parameter in student.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())  # quantised ones have no gradient
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())  # not whole numbers
     elif stochastic := [name for name, layer in gates.stochastic_layers(student).items() if gates.rate_is_known(layer)]:
         raise ValueError(f"the student drops units itself, in {stochastic}; call gates.remove(student) first")
     student.to(device)
@@ -180,15 +179,11 @@ def distill(
 @contextmanager
 def recurrent_layers_in_training_mode(student: nn.Module) -> Iterator[None]:
     """Without dropout their mode makes no difference, but cuDNN has no backward pass in eval mode."""
-    layers = [layer for layer in student.modules() if isinstance(layer, nn.RNNBase) and of_pytorch(type(layer).forward)]
-    modes = [layer.training for layer in layers]
-    try:
-        for layer in layers:
-            layer.training = True
+    with gates.modes_put_back(student):
+        for layer in student.modules():
+            if isinstance(layer, nn.RNNBase) and of_pytorch(type(layer).forward):
+                layer.training = True
         yield
-    finally:
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
 
 
 def loss_of_logits(loss: Loss, output: Output) -> Loss:

@@ -25,8 +25,8 @@ NOISE = {  # of which some make gates by hand
     *(torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.normal, torch.randint, torch.randint_like),
     *(torch.multinomial, random.random, random.uniform, np.random.rand, np.random.random, np.random.uniform),
 }
-METHODS = {"bernoulli", "bernoulli_", "normal_", "uniform_", "exponential_"}  # of a tensor
-METHODS |= {"sample", "rsample"}  # of a distribution
+# Methods of a tensor, and of a distribution.
+METHODS = {"bernoulli", "bernoulli_", "normal_", "uniform_", "exponential_", "sample", "rsample"}
 # Attention drops only where it is told to, so that calling it alone says nothing.
 ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 DRAWING = DROPOUTS | ATTENTION | NOISE | METHODS
@@ -74,6 +74,11 @@ def ignores_mode(module: nn.Module) -> bool:
 def runs_own_code(model: nn.Module) -> bool:
     """Whether some module of `model` has a forward that is not PyTorch's: then its layers do not say all that it does."""
     return any("forward" in vars(module) or not of_pytorch(type(module).forward) for module in model.modules())
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody's code is called before or after the forward of `module`."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def code_of(module: nn.Module) -> set:

@@ -40,7 +40,8 @@ def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     of `helpers.variational`, and torchvision's `StochasticDepth`. A layer whose rate is zero draws nothing and is left out.
 
     A module of yours that asks for `self.training` and calls `F.dropout`, attention that drops, or `torch.rand` and the like
-    (`helpers.functional` has a list) is one too, whatever its rate, which cannot be known; so is a subclass of a recurrent layer or of attention that does so.
+    (`helpers.functional` has a list) is one too, whatever its rate, which cannot be known; so is a subclass of a recurrent
+    layer or of attention that does so.
 
     Returns
     -------
@@ -358,11 +359,18 @@ def enumerated(
 @contextmanager
 def training_mode_only_in(model: nn.Module, layers: Collection[nn.Module]) -> Iterator[None]:
     """Training mode for `layers` themselves, eval mode for every other module of `model`."""
-    before = [(module, module.training) for module in model.modules()]
     chosen = {id(layer) for layer in layers}
-    try:
-        for module, _ in before:
+    with modes_put_back(model):
+        for module in model.modules():
             module.training = id(module) in chosen
+        yield
+
+
+@contextmanager
+def modes_put_back(model: nn.Module) -> Iterator[None]:
+    """Afterwards every module of `model` is in the mode in which it was."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
         yield
     finally:
         for module, mode in before:

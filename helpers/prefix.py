@@ -88,7 +88,7 @@ def is_cheap_gate(layer: nn.Module, x: Any) -> bool:
     """Whether `layer` makes of copies of `x` what `masks.dropped_copies` makes of `x`."""
     if type(layer) is not nn.Dropout or not (layer.training and 0 < layer.p <= masks.HIGHEST):
         return False
-    if layer._forward_hooks or layer._forward_pre_hooks:
+    if functional.has_hooks(layer):
         return False
     if not isinstance(x, Tensor) or x.device.type != "cpu" or not x.is_floating_point():
         return False
@@ -154,7 +154,7 @@ class Tracer(fx.Tracer):
     """Takes layers of PyTorch, layers that draw, and modules with hooks as they are, and looks into all others."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        if module._forward_hooks or module._forward_pre_hooks or super().is_leaf_module(module, name):
+        if functional.has_hooks(module) or super().is_leaf_module(module, name):
             return True
         return gates.is_stochastic(module) and not (functional.drops_in_forward(module) and any(module.children()))
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from helpers.functional import has_hooks
+
 # Functions of each unit alone, so that it makes no difference whether units are left out before or after.
 ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Softsign),
@@ -39,7 +41,7 @@ def require_thinnable(layers: Sequence[nn.Module] | None) -> None:
                 f"masks cannot be shared in a network with {type(layer).__name__} after its first gate, only where there are "
                 "nn.Dropout, nn.Linear and activations of single units: leave out shared_masks."
             )
-        if layer._forward_hooks or layer._forward_pre_hooks:
+        if has_hooks(layer):
             raise TypeError(f"a {type(layer).__name__} has a hook, which expects all units: leave out shared_masks.")
         if left_out and isinstance(layer, ACTIVATIONS) and layer(torch.zeros(1)).any():
             raise TypeError(

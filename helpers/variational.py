@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.functional import has_hooks
 from helpers.masks import laid_out_like
 
 LIMIT = 8.0  # log α is clipped to ±8: beyond that the divergence is flat or its approximation has nothing to say
@@ -226,7 +227,7 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
 
 def require_plain(layer: nn.Module) -> None:
     """Raise ValueError if `layer` is more than its parameters: a variational one would know nothing of the rest."""
-    if layer._forward_hooks or layer._forward_pre_hooks or not isinstance(layer.weight, nn.Parameter):
+    if has_hooks(layer) or not isinstance(layer.weight, nn.Parameter):
         raise ValueError(
             f"{layer} has a hook, or computes its weight from other parameters. Make it a plain layer first: "
             "torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, or the handle's remove()."

@@ -131,13 +131,14 @@ def cell(values: list[float], digits: int = 2) -> str:
 def cells(runs: list[Run], predictor: str, folder: Path = DATA) -> dict[str, str]:
     """A table's cells: each measure of `predictor` over the records of `runs`, how many of them there are, and how many of
     the runs diverged."""
+    there = [next(iter(contents([run], folder)), {}) for run in runs]
     if predictor == "standard":  # one value per teacher, however often it has been distilled, from a run that has one
-        last = sorted(runs, key=lambda run: len(contents([run], folder)) + len(scores([run], predictor, folder)))
-        runs = list({run.teacher: run for run in last}.values())
-    found = scores(runs, predictor, folder)
-    diverged = sum("diverged" in content for content in contents(runs, folder))
+        teachers = zip((run.teacher for run in runs), there, strict=True)
+        there = dict(sorted(teachers, key=lambda pair: ("metrics" in pair[1], "diverged" in pair[1]))).values()
+    found = [content["metrics"][predictor] for content in there if "metrics" in content]
+    diverged = sum("diverged" in content for content in there)
     values = {f"{name} [{unit}]": cell([s[name] for s in found], digits) for name, (unit, digits) in MEASURES.items()}
-    return {**values, "repetitions": f"{len(found)} of {len(runs)}" + f", {diverged} diverged" * (diverged > 0)}
+    return {**values, "repetitions": f"{len(found)} of {len(there)}" + f", {diverged} diverged" * (diverged > 0)}
 
 
 def published(*keys: str):

@@ -28,13 +28,6 @@ from helpers.files import replacing
 from helpers.precision import arithmetic
 from helpers.seeding import derived, seeded
 
-# The settings that a row decides on, under their names in records. What a network says of itself is not among them: its
-# words may change with the version of PyTorch.
-OF_ROW = (
-    *("training", "data", "batch_size", "weight_decay", "mirror"),
-    *("epochs", "warm_up", "lr", "threshold", "students", "test_share"),  # of the rows in variational.py
-)
-
 
 def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path = DATA) -> dict:
     """The record of `run`, which is carried out first unless it has been.
@@ -74,9 +67,8 @@ def made_for(run: Run, path: Path) -> dict:
     ValueError : if it is damaged, has a newer format, or was made with other settings of the row, with those that differ.
     """
     content = read(path)
-    there, here = content["settings"], json.loads(json.dumps(settings(run)))  # where tuples are lists, as in a file
-    both = [name for name in OF_ROW if name in there and name in here]  # older records name fewer
-    if different := [name for name in both if there[name] != here[name]]:
+    there, here = content["settings"], json.loads(json.dumps(of_row(run)))  # where tuples are lists, as in a file
+    if different := [name for name in here if name in there and there[name] != here[name]]:  # older records name fewer
         lines = [f"  {name}: {there[name]!r} there, {here[name]!r} here" for name in different]
         raise ValueError(
             "\n".join([f"{path} was made with other settings:", *lines])
@@ -150,9 +142,8 @@ def settings(run: Run) -> dict:
         return sparsifying.settings(run)
     row = run.row
     return {
-        "training": run.schedule(row.epochs, row.lr),
+        **of_row(run),
         "distillation": run.schedule(row.distillation_epochs, row.distillation_lr),
-        **{name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")},
         "autocast": str(row.autocast),
         "network": repr(first_teacher(run)),
         "S": run.S,
@@ -161,6 +152,16 @@ def settings(run: Run) -> dict:
         "teacher's seed": run.teacher_seed,
         "masks of the ideal": MASKS_OF_IDEAL[run.profile],
     }
+
+
+def of_row(run: Run) -> dict:
+    """Those of the settings that the run's row decides on, and that all of its runs must share. What a network says of
+    itself is not among them: its words may change with the version of PyTorch."""
+    if isinstance(run, variational.Run):
+        return sparsifying.of_row(run)
+    row = run.row
+    same = {name: getattr(row, name) for name in ("data", "batch_size", "weight_decay", "mirror")}
+    return {"training": run.schedule(row.epochs, row.lr), **same}
 
 
 def first_teacher(run: Run) -> nn.Module:

@@ -41,18 +41,20 @@ THRESHOLDS = (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)  # of log α; the row has one o
 
 def settings(run: Run) -> dict:
     """What makes the run what it is, for its record."""
-    row = run.row
-    names = ("data", "lr", "batch_size", "threshold", "mirror", "students", "test_share")
     return {
-        "epochs": run.epochs,
-        "warm_up": run.warm_up,
-        **{name: getattr(row, name) for name in names},
-        "kl": checkpoints.describe(row.kl),
+        **of_row(run),
+        "kl": checkpoints.describe(run.row.kl),
         "network": repr(first_network(run)),
         "distillation": STUDENT,
         "masks": MASKS,
         "masks of the ideal": MASKS_OF_IDEAL,
     }
+
+
+def of_row(run: Run) -> dict:
+    """Those of the settings that the run's row decides on."""
+    names = ("data", "lr", "batch_size", "threshold", "mirror", "students", "test_share")
+    return {"epochs": run.epochs, "warm_up": run.warm_up, **{name: getattr(run.row, name) for name in names}}
 
 
 def first_network(run: Run) -> nn.Module:
