@@ -202,10 +202,9 @@ for name, (wanted, had) in objectives.items():
     print(f"{name:22} {below!s:15} {spread(wanted - had) < 1e-10}")
 
 # %% [markdown]
-# In the first row the points lie on a line parallel to the diagonal (for the focal loss on the diagonal: its
-# $g_1$ is zero). For reverse KL and L1 they are above it, as i) says, at a distance that depends on the
-# student. For the last loss they come close to it, and the student that repeats the furthest masks falls below: a loss that is
-# not convex may have $J > J'$.
+# In the first row the points lie on a line parallel to the diagonal (for the focal loss on the diagonal: its $g_1$ is zero).
+# For reverse KL and L1 they are above it, as i) says, at a distance that depends on the student. For the last loss they come
+# close to it, and the student that repeats the furthest masks falls below: a loss that is not convex may have $J > J'$.
 #
 # The same constant means the same gradient. We take a student with weights, one linear layer, and
 # differentiate both objectives with respect to them:

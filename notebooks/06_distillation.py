@@ -276,13 +276,13 @@ for name, mean in distances.idxmin(axis=1).items():
 #
 # ### More masks in a step
 #
-# `samples=m` averages m masks *before* the loss is taken. A loss that is affine in the teacher's prediction,
-# but for a term that knows no student (Theorem 1, ii), keeps its minimiser, be it the right one (a Bregman divergence) or a wrong one (the focal loss and the
-# hinge of notebook 05). The others do not: the more masks are averaged, the less the members differ, and with many the
-# teacher is the mean itself. Every loss that is least where its arguments are equal leads there. So averaging cures
-# reverse KL and L1 of not being Bregman, at the price of more passes. The figure shows $J'$ for one digit, the function of
-# q that Algorithm 2 goes down (exact for one mask, the mean of 4,096 random draws for more), and its minimum (triangles)
-# for each loss.
+# `samples=m` averages m masks *before* the loss is taken. A loss that is affine in the teacher's prediction, but for a term
+# that knows no student (Theorem 1, ii), keeps its minimiser, be it the right one (a Bregman divergence) or a wrong one (the
+# focal loss and the hinge of notebook 05). The others do not: the more masks are averaged, the less the members differ, and
+# with many the teacher is the mean itself. Every loss that is least where its arguments are equal leads there. So averaging
+# cures reverse KL and L1 of not being Bregman, at the price of more passes. The figure shows $J'$ for one digit, the
+# function of q that Algorithm 2 goes down (exact for one mask, the mean of 4,096 random draws for more), and its minimum
+# (triangles) for each loss.
 
 # %%
 one = members[:, 0]  # [M, K] for the digit whose means lie furthest apart

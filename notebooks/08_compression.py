@@ -233,10 +233,10 @@ draw(32)
 # %% [markdown]
 # ## Figure 3: the records
 #
-# What follows was not run here; it is read from the files in `data/runs` that the runs wrote, one for each size (on the
-# left there is none for 16 units). The schedule is the paper's: 30 epochs on perturbed photographs, from the teacher's last learning rate on. Of the networks
-# that are trained from labels one has been run, with half of all units and without dropout; each of them takes the 300
-# epochs of a teacher.
+# What follows was not run here; it is read from the files in `data/runs` that the runs wrote, one for each size (on the left
+# there is none for 16 units). The schedule is the paper's: 30 epochs on perturbed photographs, from the teacher's last
+# learning rate on. Of the networks that are trained from labels one has been run, with half of all units and without
+# dropout; each of them takes the 300 epochs of a teacher.
 
 # %%
 quick_parameters = {
@@ -284,8 +284,8 @@ print("right, six eighths: further from the ideal:", every[6]["KL to ideal"] > s
 # parameters gone; our first step alone costs more than three times that.
 #
 # What keeps these students from their teacher? Two things are suspect. The steps are small: a learning rate of 0.005 is
-# right for a copy that needs touching up, but the new layers have to be learned. And on perturbed photographs the
-# ensemble itself is at a loss (notebook 07), so that they learn from poor examples. Both can be tried, on the left with 56 units, on
+# right for a copy that needs touching up, but the new layers have to be learned. And on perturbed photographs the ensemble
+# itself is at a loss (notebook 07), so that they learn from poor examples. Both can be tried, on the left with 56 units, on
 # the right with half of all:
 
 # %%
@@ -300,10 +300,10 @@ print("a network of that size makes still fewer from labels:", from_labels["erro
 print("but is further from the ensemble than either student:", from_labels["KL to ideal"] > every[4]["KL to ideal"])
 
 # %% [markdown]
-# It is the images. On the training photographs as they are, with the same small steps, the student with 56 units makes
-# fewer errors than even the whole copy of the teacher does after perturbed ones, and is nearly six times nearer to the
-# ideal than a student of its own size after perturbed ones. A copy has kept from its teacher what it knows of photographs; layers that start afresh know only what they are shown.
-# Larger steps make it worse on either kind. (One run each.)
+# It is the images. On the training photographs as they are, with the same small steps, the student with 56 units makes fewer
+# errors than even the whole copy of the teacher does after perturbed ones, and is nearly six times nearer to the ideal than
+# a student of its own size after perturbed ones. A copy has kept from its teacher what it knows of photographs; layers that
+# start afresh know only what they are shown. Larger steps make it worse on either kind. (One run each.)
 #
 # **On the right** units that are drawn at random leave all layers at once, and what remains no longer fits together. With
 # seven eighths of the units the student is where a fresh start has brought it on the left; with six it is further from the
@@ -398,17 +398,17 @@ If all layers shrink, the student wins against networks trained from labels up t
 display(Markdown(saw + says.format(**paper["figure 3"])))
 
 # %% [markdown]
-# On 500 digits errors near 2 % cannot be told apart. On Quick the paper's first finding, about the penultimate layer,
-# holds for the units themselves: they are cheap to lose. For the error it does not on perturbed photographs, on which a
-# fresh start is dear; on photographs as they are it does, as far as that has been run. The second finding, about all layers, can be seen
-# on Quick at one size, half of all units, where the network from labels wins as in the paper; and on digits in part.
-# Where both layers are small, the student wins against a network of its size trained *with* dropout, because dropout is
-# what a small network can least afford. Against one trained *without* dropout there is no winner there, whatever the
-# size: what differs is less than 500 digits can tell. The paper's students lose where they get too small, and it gives a
-# reason: distillation regularises, and a network that is too small to overfit needs no regulariser, so that its units are
-# better spent on the labels. Our comparison of schedules suggests another one, which does not exclude the first: a student
-# that has lost most of its units needs more epochs, or larger steps, than the 30 at the teacher's last rates that all
-# students get there.
+# On 500 digits errors near 2 % cannot be told apart. On Quick the paper's first finding, about the penultimate layer, holds
+# for the units themselves: they are cheap to lose. For the error it does not on perturbed photographs, on which a fresh
+# start is dear; on photographs as they are it does, as far as that has been run. The second finding, about all layers, can
+# be seen on Quick at one size, half of all units, where the network from labels wins as in the paper; and on digits in part.
+# Where both layers are small, the student wins against a network of its size trained *with* dropout, because dropout is what
+# a small network can least afford. Against one trained *without* dropout there is no winner there, whatever the size: what
+# differs is less than 500 digits can tell. The paper's students lose where they get too small, and it gives a reason:
+# distillation regularises, and a network that is too small to overfit needs no regulariser, so that its units are better
+# spent on the labels. Our comparison of schedules suggests another one, which does not exclude the first: a student that has
+# lost most of its units needs more epochs, or larger steps, than the 30 at the teacher's last rates that all students get
+# there.
 #
 # **In one sentence:** distillation fits whatever network you choose to the ensemble's average, and if that network is
 # large enough to follow, trained for long enough, and shown inputs like those that it will meet, size costs little.

@@ -287,12 +287,10 @@ print("and α θ² falls a hundredfold:", all(95 < before / after < 105 for befo
 #
 # ## Logistic regression that knows which pixels matter (Fig. 2, Table 2)
 #
-# NOISE-DIGITS puts an image of pure noise beside each digit: Gaussian, with the mean and variance of the digits'
-# pixels, and then cut to the range of a pixel, which leaves five eighths of the variance and raises the mean by an eighth. A
-# network with
-# no hidden layer has 128 × 10 weights, and half of them are useless. `variational.variational` replaces
-# every linear or convolutional layer by one with $\theta$ and $\log\sigma^2$; `elbo.maximise` raises the
-# bound with Adam.
+# NOISE-DIGITS puts an image of pure noise beside each digit: Gaussian, with the mean and variance of the digits' pixels, and
+# then cut to the range of a pixel, which leaves five eighths of the variance and raises the mean by an eighth. A network
+# with no hidden layer has 128 × 10 weights, and half of them are useless. `variational.variational` replaces every linear or
+# convolutional layer by one with $\theta$ and $\log\sigma^2$; `elbo.maximise` raises the bound with Adam.
 
 # %%
 splits, logistics = {}, {}

@@ -556,10 +556,10 @@ calibration or doubt, and leaves recurrent networks to future work.
 """))
 
 # %% [markdown]
-# All three kinds in the paper are images of the same objects, and it found little difference between them; on photographs
-# we found a large one (notebook 07). With inputs of another kind it matters more: the student follows the ensemble well where it
-# was shown what the ensemble says, and less well elsewhere. And it keeps one
-# number, how much doubt there is, and loses where the doubt comes from.
+# All three kinds in the paper are images of the same objects, and it found little difference between them; on photographs we
+# found a large one (notebook 07). With inputs of another kind it matters more: the student follows the ensemble well where
+# it was shown what the ensemble says, and less well elsewhere. And it keeps one number, how much doubt there is, and loses
+# where the doubt comes from.
 #
 # **In one sentence:** a network with dropout, some unlabelled inputs like those to come, and one call give a plain
 # network that predicts and doubts like the ensemble's average; what the members quarrelled about is gone.
