@@ -19,11 +19,12 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import gates, networks, precision, training
-from helpers.experiments import cluster, declared, records, running, tables
+from helpers import gates, networks, precision, predictors, training
+from helpers.experiments import averaging, cluster, declared, records, running, tables
 from helpers.experiments.__main__ import main
 from helpers.experiments.declared import Row, Run
 from helpers.experiments.running import perform
+from helpers.seeding import derived
 
 
 def small_network(widths=(20,)):
@@ -345,6 +346,39 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(until, tmp_path, folder
     assert not (other / "runs").exists(), "it was killed too late to show anything"
     assert (records.state(small(), other), records.state(small(2), other)) == ("interrupted", "missing")
     assert metrics(run_here(small(), other)) == expected
+
+
+def test_masks_that_were_averaged_before_a_kill_are_not_drawn_again(folder, monkeypatch):
+    expected = metrics(run_here(small(), folder))
+    parts = list(range(0, 400, averaging.PART))  # of the ideal; then come the numbers of masks of Figure 2
+    other, calls, monte_carlo = folder.with_name("other"), [], predictors.monte_carlo
+
+    def killed_at(call):
+        def stand_in(teacher, x, m, seed):
+            calls.append(m)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return monte_carlo(teacher, x, m, seed=seed)
+
+        return stand_in
+
+    for call in (3, len(parts) + 4):  # in the ideal, and among the others
+        monkeypatch.setattr(predictors, "monte_carlo", killed_at(call))
+        with pytest.raises(KeyboardInterrupt):
+            run_here(small(), other)
+    monkeypatch.setattr(predictors, "monte_carlo", killed_at(None))
+    assert metrics(run_here(small(), other)) == expected
+    assert sum(calls) == 400 + 100 + averaging.PART + 3  # of those that were killed, the third is from 2 to 5 masks
+
+
+def test_an_average_is_that_of_all_masks_drawn_so_far(tmp_path):
+    torch.manual_seed(0)
+    teacher, x = small_network(), torch.randn(30, 1, 8, 8)
+    found = averaging.averages(teacher, x, (1, 3, 10), 7, tmp_path / "teacher.pt", progress=False)
+    parts = {m: predictors.monte_carlo(teacher, x, n, seed=derived(7, m)) for m, n in ((1, 1), (3, 2), (10, 7))}
+    sums = {1: parts[1], 3: parts[1] + 2 * parts[3], 10: parts[1] + 2 * parts[3] + 7 * parts[10]}
+    for m, total in sums.items():
+        torch.testing.assert_close(found[m], total / m)
 
 
 def test_a_record_that_was_being_written_is_written_again(folder, monkeypatch):

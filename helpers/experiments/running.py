@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 from filelock import Timeout
-from torch import Tensor, nn
+from torch import nn
 
-from helpers import checkpoints, compression, datasets, distillation, evaluation, gates, networks, predictors, training
+from helpers import compression, datasets, distillation, evaluation, gates, networks, predictors, training
 from helpers.datasets import Data
-from helpers.experiments import sparsifying, variational
+from helpers.experiments import averaging, sparsifying, variational
 from helpers.experiments.declared import MASKS, MASKS_OF_IDEAL, Run
 from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, read, record, weights
 from helpers.files import replacing
 from helpers.precision import arithmetic
-from helpers.seeding import derived, seeded
+from helpers.seeding import seeded
 
 
 def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path = DATA) -> dict:
@@ -182,13 +182,15 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
         keep(run, teacher, student, folder)
 
     x, labels = data.inputs(data.test.images), data.test.labels
-    ideal = ideal_of(run, teacher, x, folder)
+    averaged = checkpoint(run.teacher, folder)
+    ideal = averaging.ideal(teacher, x, MASKS_OF_IDEAL[run.profile], averaged, progress)
     score = partial(evaluation.scores, labels=labels, ideal=ideal)
     found = {
         "metrics": {"standard": score(predictors.standard(teacher, x)), run.way: score(predictors.standard(student, x))}
     }
     if run.widths is None and run.S == "perturbed":  # with other kinds of S the teacher is the same, and its averages
-        curve = {m: score(q) for m, q in averages(teacher, x, seed=run.repetition)}
+        by_masks = averaging.averages(teacher, x, MASKS, run.repetition, averaged, progress)
+        curve = {m: score(q) for m, q in by_masks.items()}
         found["metrics"]["Monte Carlo"] = curve[max(curve)]
         found["Monte Carlo by masks"] = curve
     return {
@@ -304,26 +306,6 @@ def common(run: Run, progress: bool) -> dict:
         "autocast": row.autocast,
         "progress": progress,
     }
-
-
-def ideal_of(run: Run, teacher: nn.Module, x: Tensor, folder: Path) -> Tensor:
-    """What stands for the ideal predictor's probabilities [N, K] of `x`, computed once for all runs of a teacher."""
-    masks, of_teacher = MASKS_OF_IDEAL[run.profile], checkpoints.fingerprint(teacher.state_dict().values())
-    path = checkpoint(f"{run.teacher}.ideal-{of_teacher:08x}", folder)  # another teacher has another ideal
-    if (state := checkpoints.load(path, {"masks": masks}, x.device)) is None:
-        state = {"ideal": predictors.monte_carlo(teacher, x, masks, seed=0)}
-        checkpoints.save(path, {"masks": masks}, state)
-    return state["ideal"]
-
-
-def averages(teacher: nn.Module, x: Tensor, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Each m of `MASKS` and the Monte Carlo prediction [N, K] with m masks, the first of which are those of the one before."""
-    total, drawn = torch.zeros(()), 0
-    for m in MASKS:
-        new = m - drawn
-        total = total + new * predictors.monte_carlo(teacher, x, new, seed=derived(seed, m))
-        drawn = m
-        yield m, total / m
 
 
 def keep(run: Run, teacher: nn.Module, student: nn.Module, folder: Path) -> None:
