@@ -138,7 +138,8 @@ pd.DataFrame.from_dict(
 # ## Table 1, left: the records
 #
 # What follows was not run here. Every number is read from a file in `data/runs`, which the run itself wrote when it
-# had finished. *Not run* means that there is no such file yet.
+# had finished. *Not run* means that there is no such file yet. The epochs are those of the teacher, of as many as it has in
+# the paper.
 
 # %%
 left = records.left()
@@ -176,14 +177,11 @@ plots.against_paper(cells)
 
 # %% tags=["nbval-check-output"]
 run_so_far = list(dict.fromkeys(name for name, *_ in cells))
-distances = {
-    name: {
-        predictor: [s["KL to ideal"] for s in records.scores(declared.table_1(row, "full")[:5], predictor)]
-        for predictor in records.PREDICTORS
-    }
-    for row in declared.TABLE_1
-    if (name := row.name) in run_so_far
-}
+distances = {}
+for row in declared.TABLE_1:
+    if row.name in run_so_far:
+        perturbed = [run for run in records.recorded(row) if run.S == "perturbed"]
+        distances[row.name] = {p: [s["KL to ideal"] for s in records.scores(perturbed, p)] for p in records.PREDICTORS}
 print("there are records:", len(run_so_far) > 0)
 print(
     "every distilled student is nearer to the ideal than standard dropout:",

@@ -291,6 +291,21 @@ def test_the_table_sets_ours_beside_the_paper_s(folder):
     assert "±" not in table.loc[("MNIST LeNet", "standard"), "error [%]"]  # they share one teacher
 
 
+def test_a_row_that_was_run_for_a_tenth_of_the_epochs_only_is_shown_and_says_so(folder):
+    cells = ["error [%]", "repetitions", "epochs"]
+
+    def shown(profile="full"):
+        return list(records.left(profile, folder).loc[("MNIST LeNet", "distilled"), cells])
+
+    assert shown() == ["not run", "0 of 5", "not run"]
+    for profile, error in (("short", 7.0), ("full", 5.0)):
+        score = dict.fromkeys(records.MEASURES, error)
+        content = {"format": 1, "metrics": {predictor: score for predictor in records.PREDICTORS}}
+        running.write(content, records.record(small(profile=profile), folder))
+        assert shown() == {"short": ["7.00", "1 of 5", "2 of 20"], "full": ["5.00", "1 of 5", "20 of 20"]}[profile]
+    assert shown("short") == ["7.00", "1 of 5", "2 of 20"]
+
+
 def test_every_record_in_the_repository_can_be_read_and_was_declared():
     runs = {run.name: run for profile in declared.PROFILES for make in EXPERIMENTS.values() for run in make(profile)}
     paths = sorted((records.DATA / "runs").glob("*.json"))
@@ -682,6 +697,12 @@ def test_the_command_line_says_what_is_wrong(arguments, message, folder):
         main([*arguments, "--folder", str(folder)])
 
 
+def test_all_tables_are_shown_or_none(folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["table", "mnist-lenet", "--folder", str(folder)])
+    assert "unrecognized arguments: mnist-lenet" in capsys.readouterr().err
+
+
 def test_who_interrupts_is_told_how_to_go_on(folder, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -794,13 +815,13 @@ def test_a_record_that_cannot_be_read_does_not_keep_the_other_runs_from_theirs(k
     records.record(small(), folder).rename(records.record(small(2), folder))
     running.write(kept, records.record(small(3), folder))
     records.record(small(), folder).write_text("{")
-    how = ["--repetitions", "3", "--folder", str(folder)]
+    how, scheduler = ["--repetitions", "3", "--folder", str(folder)], []
     expected = ["unreadable", small().name, "done", small(2).name, "done", small(3).name]
     with contextlib.ExitStack() as stack:
         if where == "on a cluster":
-            how += ["--scheduler", stack.enter_context(local_cluster()).scheduler_address]
+            scheduler = ["--scheduler", stack.enter_context(local_cluster()).scheduler_address]
         stack.enter_context(pytest.raises(SystemExit, match="not a record of a run"))
-        main(["run", *how])
+        main(["run", *how, *scheduler])
     assert capsys.readouterr().out.split() == expected
     main(["list", *how])
     assert capsys.readouterr().out.split() == expected

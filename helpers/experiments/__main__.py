@@ -16,45 +16,63 @@ from helpers.printing import spell_out
 
 def main(arguments: list[str] | None = None) -> None:
     spell_out()
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.experiments", description="Run the paper's tables and figures, and what it leaves open."
-    )
-    parser.add_argument("command", choices=["list", "run", "table"])
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"to list or run; default: all of {', '.join(EXPERIMENTS)}"
-    )
-    parser.add_argument("--profile", choices=PROFILES, default="full", help="short: a tenth of the epochs")
-    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
-    parser.add_argument("--batch-size", type=int, help="instead of the declared one; with a --folder of its own")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers share the runs")
-    parser.add_argument("--folder", type=Path, default=records.DATA, help="for records, weights and checkpoints")
+    parser = argument_parser()
     asked = parser.parse_args(arguments)
     asked.folder = asked.folder.absolute()  # a worker of the scheduler has another working directory
     try:
-        runs = declared(asked.names, asked.profile, asked.repetitions)
-        require_positive("--repetitions", asked.repetitions)
-        if asked.batch_size is not None:
-            require_place_of_its_own(asked)
-            runs = [replace(run, row=replace(run.row, batch_size=asked.batch_size)) for run in runs]
         match asked.command:
             case "list":
-                for run in runs:
+                for run in named(asked):
                     print(f"{records.state(run, asked.folder):12} {run.name}")
             case "table":
                 for title, table in tables.BY_PROFILE.items():
                     print(title, table(asked.profile, asked.folder).to_string(), sep="\n", end="\n\n")
                 for title, table in tables.OTHERS.items():
                     print(title, table(folder=asked.folder).to_string(), sep="\n", end="\n\n")
-            case "run" if asked.scheduler:
-                report(perform_all(runs, asked.scheduler, asked.device, asked.folder), asked.folder)
             case "run":
-                report(perform_here(runs, asked.device, asked.folder), asked.folder)
+                runs = named(asked)
+                if asked.batch_size is not None:
+                    require_place_of_its_own(asked)
+                    runs = [replace(run, row=replace(run.row, batch_size=asked.batch_size)) for run in runs]
+                if asked.scheduler:
+                    report(perform_all(runs, asked.scheduler, asked.device, asked.folder), asked.folder)
+                else:
+                    report(perform_here(runs, asked.device, asked.folder), asked.folder)
     except (ValueError, OSError, MemoryError, ImportError) as error:
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; run it again to go on", file=sys.stderr)
         sys.exit(130)  # as after any program that Ctrl-C has ended
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.experiments", description="Run the paper's tables and figures, and what it leaves open."
+    )
+    of_all = argparse.ArgumentParser(add_help=False)
+    of_all.add_argument("--profile", choices=PROFILES, default="full", help="short: a tenth of the epochs")
+    of_all.add_argument("--folder", type=Path, default=records.DATA, help="for records, weights and checkpoints")
+    of_some = argparse.ArgumentParser(add_help=False)
+    of_some.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(EXPERIMENTS)}")
+    of_some.add_argument("--repetitions", type=int, default=REPETITIONS, help="of each; default: %(default)s")
+
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "list", parents=[of_some, of_all], help="say which runs are done, running, interrupted or missing"
+    )
+    run = commands.add_parser("run", parents=[of_some, of_all], help="carry out those that are not done")
+    run.add_argument("--batch-size", type=int, help="instead of the declared one; with a --folder of its own")
+    run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers share the runs")
+    commands.add_parser("table", parents=[of_all], help="set the results beside the paper's")
+    return parser
+
+
+def named(asked: argparse.Namespace) -> list[Run]:
+    """The runs of the experiments whose names were given."""
+    runs = declared(asked.names, asked.profile, asked.repetitions)
+    require_positive("--repetitions", asked.repetitions)
+    return runs
 
 
 def require_place_of_its_own(asked: argparse.Namespace) -> None:

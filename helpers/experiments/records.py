@@ -13,6 +13,7 @@ from helpers.experiments.declared import (
     KINDS,
     MASKS,
     PLACEMENTS,
+    PROFILES,
     QUICK,
     TABLE_1,
     TRIED,
@@ -149,16 +150,35 @@ def published(*keys: str):
     return "{:.2f} ± {:.2f}".format(*value) if isinstance(value, list) else f"{value:.2f}"
 
 
+def recorded(row: Row, profile: str = "full", folder: Path = DATA) -> list[Run]:
+    """The runs of a row of Table 1 under `profile` or, where none of them has a record, under a shorter one that has."""
+    longest_first = list(PROFILES)[list(PROFILES).index(profile) :]
+    found = [runs for name in longest_first if begun(runs := table_1(row, name), folder)]
+    return [*found, table_1(row, profile)][0]
+
+
+def begun(runs: Iterable[Run], folder: Path = DATA) -> bool:
+    """Whether any of `runs` has a record."""
+    return any(record(run, folder).exists() for run in runs)
+
+
+def epochs(runs: list[Run], folder: Path = DATA) -> str:
+    """How long the teacher of `runs` was trained, and how long the paper's: "26 of 260", or "not run"."""
+    row = runs[0].row
+    return f"{runs[0].schedule(row.epochs, row.lr)['epochs']} of {row.epochs}" if begun(runs, folder) else "not run"
+
+
 def left(profile: str = "full", folder: Path = DATA):
-    """The left half of Table 1 as a pandas table: the paper's errors, and ours with three more measures."""
+    """The left half of Table 1 as a pandas table: the paper's errors, and ours with three more measures. Rows that have been
+    run under a shorter profile only say so in their epochs."""
     import pandas as pd
 
     rows = {}
     for row in TABLE_1:
-        runs = [run for run in table_1(row, profile) if run.S == "perturbed"]
+        runs = [run for run in recorded(row, profile, folder) if run.S == "perturbed"]
         for predictor in PREDICTORS:
             paper = {"paper: error [%]": published("table 1 left", row.name, predictor)}
-            rows[row.name, predictor] = {**paper, **cells(runs, predictor, folder)}
+            rows[row.name, predictor] = {**paper, **cells(runs, predictor, folder), "epochs": epochs(runs, folder)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -168,13 +188,14 @@ def right(profile: str = "full", folder: Path = DATA):
 
     rows = {}
     for row in TABLE_1:
-        runs = table_1(row, profile)
+        runs = recorded(row, profile, folder)
         for kind in KINDS if len({run.S for run in runs}) > 1 else ():
             found = scores([run for run in runs if kind == run.S], "distilled", folder)
             rows[row.name, kind] = {
                 "paper: error [%]": published("table 1 right", row.name, "test" if kind == "unseen" else kind),
                 "error [%]": cell([s["error"] for s in found]),
                 "KL to ideal [nats]": cell([s["KL to ideal"] for s in found], 4),
+                "epochs": epochs(runs, folder),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -208,7 +229,7 @@ def learning_rates(profile: str = "full", folder: Path = DATA):
 
 def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
     """Fig. 2 for one row: {predictor: {passes: scores of each repetition}}, as far as there are records."""
-    runs = [run for run in table_1(row, profile) if run.S == "perturbed"]
+    runs = [run for run in recorded(row, profile, folder) if run.S == "perturbed"]
     found = contents(runs, folder)
     curves = [content["Monte Carlo by masks"] for content in found if "Monte Carlo by masks" in content]
     if not curves:
@@ -221,7 +242,7 @@ def provenance(profile: str = "full", folder: Path = DATA):
     """Which code made the records of Table 1, on what, when, and how long it took, as a pandas table."""
     import pandas as pd
 
-    runs = [run for row in TABLE_1 for run in table_1(row, profile) if record(run, folder).exists()]
+    runs = [run for row in TABLE_1 for run in recorded(row, profile, folder) if record(run, folder).exists()]
     found = {run.name: read(record(run, folder)) for run in runs}
     return pd.DataFrame.from_dict(
         {

@@ -125,7 +125,7 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
         "repetition": run.repetition,
         "seed": run.repetition,
         "profile": run.profile,
-        "profile in words": "the paper's schedule" if run.profile == "full" else "a tenth of the paper's epochs",
+        "profile in words": "all epochs" if run.profile == "full" else "a tenth of the epochs",
         "settings": settings(run),
         **outcome,
         "seconds": round(time.perf_counter() - start, 1),
