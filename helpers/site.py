@@ -21,6 +21,7 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 from sphinx.writers.html5 import HTML5Translator
 
 from helpers.experiments import records, tables
+from helpers.experiments.declared import PROFILES, declared
 from helpers.pages import BUILD, NOTEBOOKS, PROJECT, ROOT, write
 
 SETTINGS = {
@@ -92,8 +93,10 @@ def results() -> str:
     parts = [
         "# Results",
         "What the runs recorded in `data/runs` say, beside what the papers say. A cell without a record says "
-        "“not run”. Means ± standard deviations are over repetitions.",
+        "“not run”. Means ± standard deviations are over repetitions. ",
     ]
+    all_runs = [run for profile in PROFILES for run in declared((), profile)]
+    parts.append(records.origin(records.contents(all_runs)))
     for title, table in RESULTS.items():
         html = table().to_html(border=0, na_rep="", classes="dataframe")
         parts += [f"## {title}", f'<div class="results" tabindex="0">\n{html}\n</div>']

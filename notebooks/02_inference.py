@@ -22,11 +22,13 @@
 # tour (notebook 00), and no network connection.
 
 # %%
-# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing.
-import importlib.util
+# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
+
+from packaging.version import Version
 
 REPOSITORY, TAG = "https://github.com/dropout-distillation/dropout-distillation", "v0.1.0"
 home = next((p for p in [Path.cwd(), *Path.cwd().parents] if (p / "helpers" / "gates.py").exists()), None)
@@ -34,7 +36,12 @@ if home is None:
     home = Path("dropout-distillation").resolve()
     if not home.exists():
         subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, REPOSITORY, str(home)], check=True)
-missing = [name for name in ("ipywidgets", "mlxtend", "torchmetrics") if importlib.util.find_spec(name) is None]
+needed = {"ipywidgets": "7.7", "mlxtend": "0.23", "safetensors": "0.6.1", "torchmetrics": "1.4"}
+missing = [
+    f"{name}>={least}"
+    for name, least in needed.items()
+    if not any(Version(found.version) >= Version(least) for found in distributions(name=name))
+]
 if missing:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
 sys.path.insert(0, str(home))

@@ -21,11 +21,13 @@
 # *It runs* about one minute on a laptop's processor. *It needs* [the tour](00_tour.ipynb), and no network connection.
 
 # %%
-# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing.
-import importlib.util
+# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
+
+from packaging.version import Version
 
 REPOSITORY, TAG = "https://github.com/dropout-distillation/dropout-distillation", "v0.1.0"
 home = next((p for p in [Path.cwd(), *Path.cwd().parents] if (p / "helpers" / "gates.py").exists()), None)
@@ -33,7 +35,12 @@ if home is None:
     home = Path("dropout-distillation").resolve()
     if not home.exists():
         subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, REPOSITORY, str(home)], check=True)
-missing = [name for name in ("ipywidgets", "mlxtend", "torchmetrics") if importlib.util.find_spec(name) is None]
+needed = {"ipywidgets": "7.7", "mlxtend": "0.23", "safetensors": "0.6.1", "torchmetrics": "1.4"}
+missing = [
+    f"{name}>={least}"
+    for name, least in needed.items()
+    if not any(Version(found.version) >= Version(least) for found in distributions(name=name))
+]
 if missing:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
 sys.path.insert(0, str(home))
@@ -139,7 +146,7 @@ pd.DataFrame.from_dict(
 #
 # What follows was not run here. Every number is read from a file in `data/runs`, which the run itself wrote when it
 # had finished. *Not run* means that there is no such file yet. The epochs are those of the teacher, of as many as it has in
-# the paper.
+# the paper. (Where they are a tenth, 100 masks stand for the ideal predictor, and otherwise 400.)
 
 # %%
 left = records.left()
@@ -198,6 +205,7 @@ print(
 # pool that follows a convolution, as in ours, or behind it. Both can be tried, one run each:
 
 # %%
+display(Markdown(records.origin(records.contents(declared.learning_rate("full")))))
 records.learning_rates()
 
 # %% tags=["nbval-check-output"]
@@ -229,7 +237,8 @@ print("and not if the pools come first:", abs(after["standard"] - after["Monte C
 # ## Table 1, right: what the student sees
 #
 # The paper finds that it hardly matters whether the student sees training images, perturbed ones, or the test images
-# (without labels).
+# (without labels). Photographs are also mirrored with probability 1/2, in the training of the teacher, too. (The paper says
+# "vertically flip"; left to right is what the field does.)
 
 # %%
 records.right()
@@ -309,6 +318,7 @@ pd.DataFrame.from_dict(worth, orient="index")
 # about this yardstick as about Monte Carlo.)
 
 # %%
+display(Markdown(records.origin(records.contents(declared.placement("short")))))
 records.placements()
 
 # %% [markdown]

@@ -21,11 +21,13 @@
 # *It runs* about two minutes on a laptop's processor. *It needs* [the tour](00_tour.ipynb), and no network connection.
 
 # %%
-# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing.
-import importlib.util
+# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
+
+from packaging.version import Version
 
 REPOSITORY, TAG = "https://github.com/dropout-distillation/dropout-distillation", "v0.1.0"
 home = next((p for p in [Path.cwd(), *Path.cwd().parents] if (p / "helpers" / "gates.py").exists()), None)
@@ -33,7 +35,12 @@ if home is None:
     home = Path("dropout-distillation").resolve()
     if not home.exists():
         subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, REPOSITORY, str(home)], check=True)
-missing = [name for name in ("ipywidgets", "mlxtend", "torchmetrics") if importlib.util.find_spec(name) is None]
+needed = {"ipywidgets": "7.7", "mlxtend": "0.23", "safetensors": "0.6.1", "torchmetrics": "1.4"}
+missing = [
+    f"{name}>={least}"
+    for name, least in needed.items()
+    if not any(Version(found.version) >= Version(least) for found in distributions(name=name))
+]
 if missing:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
 sys.path.insert(0, str(home))
@@ -263,6 +270,8 @@ figure("KL to ideal")
 # In numbers:
 
 # %%
+students = [run for side in records.SIDES for run in declared.figure_3(side, "full")]
+display(Markdown(records.origin(records.contents(students))))
 records.sizes()
 
 # %% tags=["nbval-check-output"]
@@ -289,6 +298,7 @@ print("right, six eighths: further from the ideal:", every[6]["KL to ideal"] > s
 # the right with half of all:
 
 # %%
+display(Markdown(records.origin(records.contents(declared.small_student("full")))))
 records.small_students()
 
 # %% tags=["nbval-check-output"]

@@ -22,11 +22,13 @@
 # is, and no network connection.
 
 # %%
-# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing.
-import importlib.util
+# Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
+
+from packaging.version import Version
 
 REPOSITORY, TAG = "https://github.com/dropout-distillation/dropout-distillation", "v0.1.0"
 home = next((p for p in [Path.cwd(), *Path.cwd().parents] if (p / "helpers" / "gates.py").exists()), None)
@@ -34,7 +36,12 @@ if home is None:
     home = Path("dropout-distillation").resolve()
     if not home.exists():
         subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, REPOSITORY, str(home)], check=True)
-missing = [name for name in ("ipywidgets", "mlxtend", "torchmetrics") if importlib.util.find_spec(name) is None]
+needed = {"ipywidgets": "7.7", "mlxtend": "0.23", "safetensors": "0.6.1", "torchmetrics": "1.4"}
+missing = [
+    f"{name}>={least}"
+    for name, least in needed.items()
+    if not any(Version(found.version) >= Version(least) for found in distributions(name=name))
+]
 if missing:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
 sys.path.insert(0, str(home))
@@ -57,6 +64,7 @@ from helpers import compression, datasets, elbo, predictors, sparse, training, v
 from helpers.checks import variational_dropout as checks
 from helpers.distillation import distill
 from helpers.experiments import records, sparsifying, sparsity
+from helpers.experiments.declared import declared
 from helpers.experiments.variational import LENET_5, LENET_300_100, TABLE_2, TABLE_3
 from helpers.plots import variational_dropout as plots
 
@@ -339,6 +347,7 @@ pd.DataFrame.from_dict(rows, orient="index")
 # many epochs:
 
 # %%
+display(Markdown(records.origin(records.contents(declared(["sparse-table-2"])))))
 sparsity.table_2()
 
 # %% [markdown]
@@ -354,6 +363,7 @@ sparsity.table_2()
 # We have tried that:
 
 # %%
+display(Markdown(records.origin(records.contents(declared(["sparse-table-2-shares"])))))
 sparsity.shares()
 
 # %% [markdown]
@@ -499,6 +509,8 @@ plots.figure_4({"first": masks["0"], "second": masks["3"]})
 # the divergence, zero for five epochs and rising to one over the next fifteen; *short* is a tenth of that.
 
 # %%
+once = ["sparse-lenet-300-100", "sparse-lenet-5", "sparse-table-3", "sparse-table-4"]
+display(Markdown(records.origin(records.contents(declared(once)))))
 sparsity.errors()
 
 # %%

@@ -4,7 +4,7 @@ A stub of `google.colab` and an empty folder stand for Colab; what Colab lacks i
 repository for the one on the network, so that what runs is the code that was committed.
 """
 
-import importlib.util
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -59,43 +59,58 @@ def test_the_set_up_cell_fetches_the_one_address_of_pyproject():
 
 
 def set_up(monkeypatch, folder, installed):
-    """Run the set-up cell in `folder`, where the modules `installed` are: what it would have had run."""
+    """Run the set-up cell in `folder`, where `installed` is, {package: version}: what it would have had run."""
     commands = []
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace() if name in installed else None)
+    found = {name: [SimpleNamespace(version=version)] for name, version in installed.items()}
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: found.get(name, []))
     monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
     exec(SET_UP, names := {})
     return commands, names["home"]
 
 
-EVERYTHING = {"ipywidgets", "mlxtend", "torchmetrics"}
+# What the suite needs of what Colab may not have, in the versions that pyproject.toml asks for.
+NEEDED = {
+    name: least
+    for name, least in (dependency.split(">=") for dependency in pages.PROJECT["optional-dependencies"]["notebooks"])
+    if name in ("ipywidgets", "mlxtend", "safetensors", "torchmetrics")
+}
 
 
 def test_inside_the_suite_nothing_is_fetched(monkeypatch):
-    assert set_up(monkeypatch, ROOT / "notebooks", EVERYTHING) == ([], ROOT)
+    assert set_up(monkeypatch, ROOT / "notebooks", NEEDED) == ([], ROOT)
 
 
 def test_elsewhere_the_repository_is_cloned_at_its_tag(monkeypatch, tmp_path):
-    commands, home = set_up(monkeypatch, tmp_path, EVERYTHING)
+    commands, home = set_up(monkeypatch, tmp_path, NEEDED)
     assert home == tmp_path / "dropout-distillation" and str(home) == sys.path[0]
     assert commands == [["git", "clone", "-q", "--depth", "1", "-b", TAG, REPOSITORY, str(home)]]
 
 
 def test_a_clone_that_is_there_already_is_used(monkeypatch, tmp_path):
     (tmp_path / "dropout-distillation").mkdir()
-    assert set_up(monkeypatch, tmp_path, EVERYTHING)[0] == []
+    assert set_up(monkeypatch, tmp_path, NEEDED)[0] == []
 
 
-@pytest.mark.parametrize("absent", [{"torchmetrics"}, {"mlxtend", "torchmetrics"}, EVERYTHING])
+@pytest.mark.parametrize("absent", [{"torchmetrics"}, {"mlxtend", "torchmetrics"}, {*NEEDED}])
 def test_what_is_missing_is_installed_and_nothing_else(monkeypatch, absent):
-    (command,), _ = set_up(monkeypatch, ROOT / "notebooks", EVERYTHING - absent)
+    there = {name: version for name, version in NEEDED.items() if name not in absent}
+    (command,), _ = set_up(monkeypatch, ROOT / "notebooks", there)
     assert command[:5] == [sys.executable, "-m", "pip", "install", "-q"]
-    assert set(command[5:]) == absent
+    assert set(command[5:]) == {f"{name}>={NEEDED[name]}" for name in absent}
+
+
+@pytest.mark.parametrize(
+    ("there", "enough"), [("0.6.0", False), ("0.6.1", True), ("0.10.0", True), ("0.6.1rc1", False)]
+)
+def test_what_is_too_old_is_installed_anew(monkeypatch, there, enough):
+    commands, _ = set_up(monkeypatch, ROOT / "notebooks", {**NEEDED, "safetensors": there})
+    assert [command[5:] for command in commands] == ([] if enough else [["safetensors>=0.6.1"]])
 
 
 def test_torch_is_never_installed():
-    assert "torch" not in re.findall(r'"([\w-]+)"', SET_UP)
+    assert "torch" not in re.findall(r'"([\w-]+)[">=]', SET_UP)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -306,6 +306,18 @@ def test_a_row_that_was_run_for_a_tenth_of_the_epochs_only_is_shown_and_says_so(
     assert shown("short") == ["7.00", "1 of 5", "2 of 20"]
 
 
+def test_where_records_come_from_is_said_in_a_sentence():
+    def content(commit, date, **device):
+        return {"commit": commit, "date": date, "versions": {"torch": "2.9"}, **device}
+
+    first = content("1234567890", "2026-01-02T03:04", device="cpu")
+    second = content("abcdefghij+", "2026-01-01T03:04", processor="x86_64")
+    assert records.origin([]) == "There are no records."
+    assert records.origin([first]) == "*1 record, 2026-01-02; commit 123456789; device cpu; PyTorch 2.9.*"
+    both = "*2 records, 2026-01-01 to 2026-01-02; commits 123456789, abcdefghi; devices cpu, x86_64; PyTorch 2.9.*"
+    assert records.origin([first, second]) == both
+
+
 def test_every_record_in_the_repository_can_be_read_and_was_declared():
     runs = {run.name: run for profile in declared.PROFILES for make in EXPERIMENTS.values() for run in make(profile)}
     paths = sorted((records.DATA / "runs").glob("*.json"))

@@ -30,7 +30,8 @@ class Row:
 
     The paper leaves the batch size, the L2 coefficient and most dropout rates open: they are those of the networks' own
     papers where these say them, and otherwise those of Caffe's examples (64 and 5e-4 on MNIST). Quick's, 128 and 5e-4, are
-    ours: Caffe's example of it has 100 and 0.004.
+    ours: Caffe's example of it has 100 and 0.004. All images are standardised; NiN and AllConv were published with global
+    contrast normalisation and ZCA whitening, of which this paper says nothing.
     """
 
     name: str
@@ -155,6 +156,12 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.experiment}.{self.row.slug}.{self.variant}.{self.repetition}.{self.profile}"
+
+    @property
+    def profile_in_words(self) -> str:
+        masks = MASKS_OF_IDEAL[self.profile]
+        fewer = f"a tenth of the epochs; {masks} masks stand for the ideal predictor, not {MASKS_OF_IDEAL['full']}"
+        return "all epochs" if self.profile == "full" else fewer
 
     @property
     def way(self) -> str:

@@ -1,4 +1,8 @@
-"""Where runs leave their files, and what the records say, beside what the paper says."""
+"""Where runs leave their files, and what the records say, beside what the paper says.
+
+Where a record's profile in words is "the paper's schedule", it is an older one and means all epochs of its row, at the rates
+in its settings.
+"""
 
 import json
 import statistics
@@ -183,20 +187,16 @@ def left(profile: str = "full", folder: Path = DATA):
 
 
 def right(profile: str = "full", folder: Path = DATA):
-    """The right half of Table 1, the distilled networks' error [%] by kind of S, as a pandas table."""
+    """The right half of Table 1, the distilled networks by kind of S, as a pandas table."""
     import pandas as pd
 
     rows = {}
     for row in TABLE_1:
         runs = recorded(row, profile, folder)
         for kind in KINDS if len({run.S for run in runs}) > 1 else ():
-            found = scores([run for run in runs if kind == run.S], "distilled", folder)
-            rows[row.name, kind] = {
-                "paper: error [%]": published("table 1 right", row.name, "test" if kind == "unseen" else kind),
-                "error [%]": cell([s["error"] for s in found]),
-                "KL to ideal [nats]": cell([s["KL to ideal"] for s in found], 4),
-                "epochs": epochs(runs, folder),
-            }
+            paper = {"paper: error [%]": published("table 1 right", row.name, "test" if kind == "unseen" else kind)}
+            ours = cells([run for run in runs if kind == run.S], "distilled", folder)
+            rows[row.name, kind] = {**paper, **ours, "epochs": epochs(runs, folder)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -257,6 +257,23 @@ def provenance(profile: str = "full", folder: Path = DATA):
         },
         orient="index",
     )
+
+
+def origin(found: list[dict]) -> str:
+    """A sentence on where records come from: how many there are, when and by which code they were made, and on what."""
+    if not found:
+        return "There are no records."
+
+    def each(kind: str, values: Iterable[str]) -> str:
+        different = sorted(set(values))
+        return f"{kind}{'s' * (len(different) > 1)} {', '.join(different)}"
+
+    dates = sorted(content["date"][:10] for content in found)
+    commits = each("commit", (content["commit"][:9] for content in found))
+    devices = each("device", (content.get("device") or content["processor"] for content in found))
+    versions = each("PyTorch", (content["versions"]["torch"] for content in found))
+    number = f"{len(found)} record{'s' * (len(found) > 1)}"
+    return f"*{number}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; {commits}; {devices}; {versions}.*"
 
 
 def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:

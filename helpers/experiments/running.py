@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, re
 from helpers.files import replacing
 from helpers.precision import arithmetic
 from helpers.seeding import seeded
+
+PACKAGES = ("torchvision", "torchmetrics", "scikit-learn")  # whose versions a record names beside PyTorch's
 
 
 def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path = DATA) -> dict:
@@ -125,15 +128,24 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
         "repetition": run.repetition,
         "seed": run.repetition,
         "profile": run.profile,
-        "profile in words": "all epochs" if run.profile == "full" else "a tenth of the epochs",
+        "profile in words": run.profile_in_words,
         "settings": settings(run),
         **outcome,
         "seconds": round(time.perf_counter() - start, 1),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **{name: version(name) for name in PACKAGES},
+        },
         "commit": COMMIT,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def processor() -> str:
+    """Its family, what it can do at once, and by how many threads: "x86_64, AVX512, 2 threads"."""
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def settings(run: Run) -> dict:

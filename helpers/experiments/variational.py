@@ -107,6 +107,10 @@ class Run:
         return self.name  # each run trains a network of its own
 
     @property
+    def profile_in_words(self) -> str:
+        return "all epochs" if self.profile == "full" else "a tenth of the epochs"
+
+    @property
     def epochs(self) -> int:
         return self.row.epochs // PROFILES[self.profile]
 
