@@ -92,8 +92,11 @@ class KL(Bregman):
         return y_hat.sum(-1)  # <ŷ, log ŷ + 1> - Σ ŷ log ŷ, also where ŷ is zero
 
     def __call__(self, y: Tensor, y_hat: Tensor) -> Tensor:
-        used = torch.where(y == 0, 1, y_hat)  # xlogy(0, 0) is zero, but its derivative is not
-        return (torch.xlogy(y, y) - torch.xlogy(y, used) - y + y_hat).sum(-1)
+        own, used = (
+            torch.where(y == 0, 1, y),
+            torch.where(y == 0, 1, y_hat),
+        )  # xlogy(0, 0) is zero, its derivative is not
+        return (torch.xlogy(y, own) - torch.xlogy(y, used) - y + y_hat).sum(-1)
 
     def with_logits(self, y: Tensor, logits: Tensor) -> Tensor:
         """KL(y ‖ softmax(logits)) for y on the simplex; it and its gradient are finite wherever differences of logits are,
@@ -231,7 +234,8 @@ class PNorm(Bregman):
     def grad_phi(self, y: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(y, self.p, dim=-1, keepdim=True)
         direction = y / norm.clamp_min(torch.finfo(y.dtype).tiny)  # zero at zero
-        return norm * direction.sign() * direction.abs() ** (self.p - 1)
+        size = torch.where(direction == 0, 1, direction.abs())  # for p < 2 the power has no derivative at zero
+        return norm * direction.sign() * size ** (self.p - 1)
 
 
 class FromPhi(Bregman):

@@ -48,13 +48,16 @@ def thinned(student: nn.Module, teacher: nn.Module) -> nn.Module:
     Each layer must take what the one before it returns, and nothing else: where the units of two layers are added or put
     side by side, as in a residual network, those that are kept would not fit together.
 
-    Parameters, returns, raises: as `restarted`; and a ValueError if the student is wider somewhere.
+    Parameters, returns, raises: as `restarted`; and a ValueError if the student is wider somewhere, or a layer takes another
+    number of units than the one before it has.
     """
     units = kept = None
     for new, old in pairs(student, teacher):
         columns = torch.arange(old.weight.shape[1])
         if units is not None:
-            features = len(columns) // units  # of one unit: more than one where a map of units has been flattened
+            features, rest = divmod(len(columns), units)  # of one unit: several where a map of units has been flattened
+            if rest:
+                raise ValueError(f"{old} does not take the {units} units of the layer before it, and nothing else")
             columns = columns.view(units, features)[kept].flatten()
         units = len(old.weight)
         kept = torch.randperm(units)[: len(new.weight)].sort().values

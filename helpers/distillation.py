@@ -107,7 +107,7 @@ def distill(
         raise ValueError(f"the teacher's {name!r} holds NaN or infinity; it has diverged in training")
     require_positive("samples", samples)
     batches = unlabelled(inputs, batch_size)
-    device = device_of(teacher) if device is None else torch.device(device)
+    device = device_of(teacher) if device is None else torch.empty(0, device=device).device  # "cuda" as "cuda:0"
     if student is not None:
         require_own_parameters(student, teacher, teacher_stays=device == device_of(teacher))
     if device != device_of(teacher):

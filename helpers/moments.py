@@ -16,10 +16,16 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from helpers import gates
 
 Moments = tuple[Tensor, Tensor]
+
+# What PyTorch puts before a layer to compute its weight, pruned or normalised, from other parameters.
+OF_WEIGHTS = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
 
 FAR = 40.0  # standard deviations from zero at which the density underflows, also in float64
 
@@ -53,7 +59,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
             mean = layer(mean)
         else:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)
-    if type(last).forward is not nn.Linear.forward or last._forward_hooks:
+    if type(last).forward is not nn.Linear.forward or is_hooked(last):
         raise no_closed_form(last_name, last)
     logits = last(mean)  # first, as in `through`
     return logits, (last.weight * var.unsqueeze(-2)) @ last.weight.T
@@ -61,7 +67,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
 
 def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     """Means and variances [N, ...] of what leaves `layer`, from those of what enters it."""
-    if layer._forward_hooks:  # which may make anything of a mean, and nothing of a variance
+    if is_hooked(layer):  # a hook may make anything of a mean, and nothing of a variance
         raise no_closed_form(name, layer)
     match type(layer).forward:  # rather than its type: subclasses may add something, such as gates
         # Variances go through the same layer with squared weights and no bias. The mean goes first: it is what computes
@@ -77,6 +83,11 @@ def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
         case nn.Flatten.forward | nn.Identity.forward:
             return layer(mean), layer(var)
     raise no_closed_form(name, layer)
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether `layer` has hooks beside those by which PyTorch prunes or normalises its weight."""
+    return bool(layer._forward_hooks) or not all(isinstance(h, OF_WEIGHTS) for h in layer._forward_pre_hooks.values())
 
 
 def no_closed_form(name: str, layer: nn.Module) -> TypeError:

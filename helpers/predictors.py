@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from helpers import gates, moments, prefix, thinned
 from helpers.draws import require_draws
-from helpers.inputs import Inputs, call, each, parts, repeated, require_finite, require_positive, size, split
+from helpers.inputs import Inputs, call, each, parts, require_finite, require_positive, size, split
 from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
@@ -176,8 +176,8 @@ def exact(
     transform = output if mean == "arithmetic" else partial(log, output)
     with gates.sampling(model):
         halves = prefix.split(model, first_batch(model, x, 1))
+    require_rows_apart(model, x, shapes, output)
     if not halves.folds:
-        require_rows_apart(model, x, shapes, output)
         halves = prefix.whole(model)
 
     def expectation(batch: Inputs) -> Tensor:
@@ -284,14 +284,16 @@ def over_thinned_networks(
 
 def require_rows_apart(model: nn.Module, x: Inputs, shapes: Mapping[str, torch.Size], output: Output) -> None:
     """Raise ValueError if what `model` makes of an example under one mask depends on what else is in the batch."""
-    example = first_batch(model, x, 1)
+    two = first_batch(model, x, 2)
     masks = {name: torch.stack([torch.zeros(shape), torch.ones(shape)]) for name, shape in shapes.items()}
 
-    def under(*chosen: int) -> Tensor:
-        with gates.fixed(model, {name: mask[[*chosen]] for name, mask in masks.items()}), torch.no_grad():
-            return predictions(output, call(model, repeated(example, len(chosen))))
+    def under(*pairs: tuple[int, int]) -> Tensor:
+        examples, chosen = map(list, zip(*pairs, strict=True))
+        with gates.fixed(model, {name: mask[chosen] for name, mask in masks.items()}), torch.no_grad():
+            return predictions(output, call(model, each(lambda part: part[examples], two)))
 
-    if not prefix.same(under(0, 1), torch.cat([under(0), under(1)])):
+    first, last = (0, 0), (size(two) - 1, 1)  # example and mask
+    if not prefix.same(under(first, last), torch.cat([under(first), under(last)])):
         raise ValueError(
             f"what {type(model).__name__} makes of an example depends on the rest of its batch, as with a BatchNorm that keeps "
             "no statistics, so that its masks cannot be taken one by one. Use monte_carlo with a large m."
@@ -353,9 +355,9 @@ def require_logits(z: Any, output: Output) -> None:
     """
     if output is not softmax:
         return
-    if not isinstance(z, Tensor):
+    if not isinstance(z, Tensor) or not z.is_floating_point():
         raise TypeError(
-            f"the network returns a {type(z).__name__}, not logits [N, K]: say with `output` where they are in it, for "
+            f"the network returns a {z.dtype if isinstance(z, Tensor) else type(z).__name__}, not logits [N, K]: say with `output` where they are in it, for "
             "example output=lambda found: predictors.softmax(found['logits'])."
         )
     if z.ndim < 2 or z.shape[-1] == 1:

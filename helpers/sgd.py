@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers import checkpoints
+from helpers import checkpoints, gates
 from helpers.inputs import require_positive
 from helpers.seeding import derived, seeded
 
@@ -58,7 +58,8 @@ def descend(
     begin: Callable[[int], None] | None = None,
     **hyperparameters: float,
 ) -> None:
-    """Minimise the mean of `objective` over `batches`, by default by SGD, changing `model` in place.
+    """Minimise the mean of `objective` over `batches`, by default by SGD, changing `model` in place. Afterwards its modules are
+    in the modes in which they were.
 
     Parameters
     ----------
@@ -74,13 +75,15 @@ def descend(
     Raises
     ------
     FloatingPointError : if the loss is no longer finite. No checkpoint is written from such a state.
-    ValueError : if there are no batches or no parameters, `epochs` < 1, or the checkpoint is damaged or belongs to another
-        run.
+    ValueError : if there are no batches or no parameters, `epochs` < 1, `seed` is no whole number from 0 on, or the checkpoint
+        is damaged or belongs to another run.
     OSError : if the checkpoint cannot be read or written.
     """
     # NumPy's numbers as Python's: a checkpoint that holds others cannot be read.
     epochs, hyperparameters = index(epochs), {name: float(value) for name, value in hyperparameters.items()}
     require_positive("epochs", epochs)
+    if seed is None or index(seed) < 0:
+        raise ValueError(f"seed is a whole number from 0 on, so that a run can be repeated, not {seed!r}")
     rates = schedule(lr, epochs)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -110,7 +113,10 @@ def descend(
 
     steps = length(batches)
     total, done = (None, 0) if steps is None else (epochs * steps, first * steps)
-    with tqdm(total=total, initial=done, desc=title, unit="step", leave=False, disable=not progress) as bar:
+    with (
+        gates.modes_put_back(model),  # also where this is interrupted
+        tqdm(total=total, initial=done, desc=title, unit="step", leave=False, disable=not progress) as bar,
+    ):
         for epoch in range(first, epochs):
             rate = rates[max(start for start in rates if start <= epoch)]
             for group in descent.param_groups:

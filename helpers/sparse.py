@@ -80,6 +80,8 @@ def load(network: nn.Module, path: str | Path) -> nn.Module:
 
     try:
         with safe_open(path, "pt") as file:
+            if file.metadata()["format"] != FORMAT:
+                raise ValueError(f"its format is {file.metadata()['format']}, this version reads {FORMAT}")
             shapes = {name: tuple(shape) for name, shape in json.loads(file.metadata()["shapes"]).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = {name: restored(name, shape, tensors) for name, shape in shapes.items()}

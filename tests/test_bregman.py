@@ -280,6 +280,23 @@ def test_gradients_agree_with_finite_differences(loss):
     assert torch.autograd.gradcheck(loss, (y.requires_grad_(), y_hat.requires_grad_()))
 
 
+def test_gradients_of_reverse_kl_are_finite_where_the_student_s_softmax_underflows():
+    """As the limit is: of q log q at q = 0, times dq/dz = q."""
+    z = torch.tensor([0.0, -200.0], requires_grad=True)
+    bregman.reverse_kl(torch.tensor([0.5, 0.5]), z.softmax(-1)).backward()
+    torch.testing.assert_close(z.grad, torch.zeros(2))
+
+
+@pytest.mark.parametrize("p", [1.5, 3])
+def test_gradients_of_p_norm_are_finite_where_a_coordinate_is_zero(p):
+    y_hat = torch.tensor([1.0, 0.0, -2.0], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64)
+    bregman.p_norm(p)(y, y_hat).backward()
+    two = y_hat.detach()[[0, 2]].requires_grad_()
+    bregman.p_norm(p)(y[[0, 2]], two).backward()  # the loss without the coordinate that is zero in both
+    torch.testing.assert_close(y_hat.grad, torch.stack([two.grad[0], torch.zeros(()).double(), two.grad[1]]))
+
+
 @maths
 @given(y=simplices.map(lambda pair: pair[0]), logits=arrays(np.float64, 4, elements=st.floats(-30, 30)))
 def test_kl_with_logits_is_kl_of_the_softmax(y, logits):

@@ -126,6 +126,20 @@ def test_a_student_that_is_wider_cannot_be_cut_out_of_its_teacher(teacher):
         compression.thinned(nn.Sequential(nn.Linear(4, 5)), nn.Sequential(teacher))
 
 
+class Branches(nn.Module):
+    def __init__(self, units):
+        super().__init__()
+        self.left, self.right, self.last = nn.Linear(6, units), nn.Linear(6, units), nn.Linear(units, 3)
+
+    def forward(self, x):
+        return self.last(self.left(x) + self.right(x))
+
+
+def test_a_network_whose_layers_are_no_chain_is_refused_where_it_shows():
+    with pytest.raises(ValueError, match="does not take the 8 units of the layer before it"):
+        compression.thinned(Branches(4), Branches(8))
+
+
 def test_multiply_adds_of_attention_and_recurrent_layers_by_hand():
     n, d, f = 7, 16, 32  # positions, width, hidden units
     encoder = nn.TransformerEncoder(

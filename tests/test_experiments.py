@@ -306,6 +306,15 @@ def test_a_row_that_was_run_for_a_tenth_of_the_epochs_only_is_shown_and_says_so(
     assert shown("short") == ["7.00", "1 of 5", "2 of 20"]
 
 
+def test_a_mean_of_infinities_is_one():
+    assert [records.cell(values) for values in ([], [1.0], [1.0, math.inf], [math.inf])] == [
+        "not run",
+        "1.00",
+        "∞",
+        "∞",
+    ]
+
+
 def test_where_records_come_from_is_said_in_a_sentence():
     def content(commit, date, **device):
         return {"commit": commit, "date": date, "versions": {"torch": "2.9"}, **device}
@@ -406,6 +415,14 @@ def test_an_average_is_that_of_all_masks_drawn_so_far(tmp_path):
     sums = {1: parts[1], 3: parts[1] + 2 * parts[3], 10: parts[1] + 2 * parts[3] + 7 * parts[10]}
     for m, total in sums.items():
         torch.testing.assert_close(found[m], total / m)
+
+
+def test_averages_of_other_inputs_are_not_taken_for_these(tmp_path):
+    torch.manual_seed(0)
+    teacher, x = small_network(), torch.randn(5, 1, 8, 8)
+    averaging.averages(teacher, x, (1, 3), 7, tmp_path / "teacher.pt", progress=False)
+    with pytest.raises(ValueError, match="another configuration:\n  inputs"):
+        averaging.averages(teacher, x + 1, (1, 3), 7, tmp_path / "teacher.pt", progress=False)
 
 
 def test_a_record_that_was_being_written_is_written_again(folder, monkeypatch):
@@ -707,6 +724,21 @@ def test_a_run_that_another_process_has_is_passed_over(capsys, folder):
 def test_the_command_line_says_what_is_wrong(arguments, message, folder):
     with pytest.raises(SystemExit, match=message):
         main([*arguments, "--folder", str(folder)])
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no mlxtend"), PermissionError("not yours"), ConnectionError("no network")]
+)
+def test_what_keeps_one_run_from_being_done_keeps_no_other(error, folder, monkeypatch, capsys):
+    def perform(run, *args, **kwargs):
+        if run.repetition == 1:
+            raise error
+        running.write({"format": 1}, records.record(run, folder))
+
+    monkeypatch.setattr("helpers.experiments.__main__.perform", perform)
+    with pytest.raises(SystemExit, match=str(error)):
+        main(["run", "--repetitions", "2", "--folder", str(folder)])
+    assert capsys.readouterr().out.split() == ["missing", small().name, "done", small(2).name]
 
 
 def test_all_tables_are_shown_or_none(folder, capsys):

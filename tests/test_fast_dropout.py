@@ -309,6 +309,14 @@ def test_a_hook_which_may_make_anything_of_a_unit_is_refused(i):
         predictors.fast_dropout(model, torch.randn(2, 4))
 
 
+@pytest.mark.parametrize("i", [0, 1, 2])
+def test_a_hook_which_may_make_anything_of_what_enters_a_unit_is_refused(i):
+    model = nn.Sequential(nn.Dropout(0.5), nn.ReLU(), nn.Linear(4, 3))
+    model[i].register_forward_pre_hook(lambda layer, args: (10 * args[0],))
+    with pytest.raises(TypeError, match=f"'{i}', .*without hooks"):
+        predictors.fast_dropout(model, torch.randn(2, 4))
+
+
 def test_pooling_after_a_gate_is_refused():
     with pytest.raises(TypeError, match="'pool1', MaxPool2d"):
         predictors.fast_dropout(networks.LeNetAll(), torch.randn(2, 1, 28, 28))

@@ -58,6 +58,19 @@ def test_the_student_edition_has_a_gap_for_each_solution(edition, name):
             assert not (mark and after.outputs)
 
 
+def test_an_edition_that_is_interrupted_leaves_the_one_before(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    before = tmp_path / "student" / "README.md"
+    before.parent.mkdir()
+    before.write_text("as it was")
+    monkeypatch.setattr(exercises, "release", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        student.edition(before.parent)
+    assert before.read_text() == "as it was"
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_nothing_in_the_student_edition_gives_an_answer_away(edition, name):
     told = [path for path in [edition / "notebooks", edition / "helpers" / "checks"] for path in path.rglob("*.*")]

@@ -309,6 +309,20 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(n, symptom
     assert all(value.isfinite().all() for value in saved["model"].values())
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_after_a_run_that_diverges_the_modes_are_as_before(mode):
+    model = network().train(mode)
+    with pytest.raises(FloatingPointError):
+        train(model, *examples(), epochs=2, lr=1e30, progress=False)
+    assert {module.training for module in model.modules()} == {mode}
+
+
+@pytest.mark.parametrize("seed", [None, -1])
+def test_a_seed_from_which_a_run_cannot_be_repeated_is_refused(seed):
+    with pytest.raises(ValueError, match=f"a whole number from 0 on, .* not {seed}"):
+        train(network(), *examples(), epochs=1, lr=0.1, seed=seed, progress=False)
+
+
 def test_a_run_whose_last_step_diverges_does_not_pass_for_good(path):
     """Its loss was still finite, but its weights are infinite after it."""
     inputs, labels = examples()

@@ -133,6 +133,12 @@ def test_a_short_run_has_a_tenth_of_the_epochs():
     assert (run.epochs, run.warm_up) == (20, (0, 2))
 
 
+def test_as_many_splits_are_declared_as_are_asked_for():
+    names = ["sparse-table-2"]
+    assert len(declared.declared(names)) == 2 * runs.SPLITS + 1  # of MNIST there is one
+    assert len(declared.declared(names, "full", 3)) == 2 * 3 + 1
+
+
 def test_table_2_is_made_of_the_splits_that_are_there(tmp_path, monkeypatch):
     row = replace(runs.TABLE_2[0], epochs=3)
     monkeypatch.setattr(sparsity, "TABLE_2", [row])

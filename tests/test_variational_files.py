@@ -104,6 +104,15 @@ def test_a_damaged_file_is_refused(content, tmp_path):
         sparse.load(lenet(), path)
 
 
+def test_a_file_of_a_newer_format_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "net.safetensors"
+    monkeypatch.setattr(sparse, "FORMAT", "2")
+    sparse.save(lenet(), path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="its format is 2, this version reads 1"):
+        sparse.load(lenet(), path)
+
+
 def test_a_file_of_safetensors_from_elsewhere_is_refused(tmp_path):
     from safetensors.torch import save_file
 

@@ -74,7 +74,9 @@ def autograde(job: Path, name: str, limits: Limits) -> None:
     if sys.platform == "linux":  # elsewhere it is `watch` alone that keeps to the limit
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)  # which may be lower, and cannot be raised
+        memory = limits.memory if most == resource.RLIM_INFINITY else min(limits.memory, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     os.environ.setdefault("OMP_NUM_THREADS", "2")  # one notebook for every two processors
     os.environ["PYTHONPATH"] = str(ROOT)  # so that a notebook whose set-up was deleted finds `helpers` too
     config = Config()

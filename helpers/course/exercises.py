@@ -84,7 +84,9 @@ def release(notebooks: Iterable[Path], course: Path) -> Path:
     The folder `course` then holds nbgrader's gradebook, which knows the cells as they must be.
     """
     # nbgrader looks for Alembic, which is beside this Python, on the path.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    here, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    if here not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{here}{os.pathsep}{path}"
     config = Config()
     config.CourseDirectory.root = str(course)
     config.ClearSolutions.code_stub = {"python": "# Write your answer here, in place of the dots.\n..."}

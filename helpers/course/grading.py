@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from helpers.course import autograding, exercises
 from helpers.course.autograding import Limits
 from helpers.course.submissions import choose, folders, readable
+from helpers.files import put
 from helpers.pages import BUILD, write
 
 LIMITS = Limits()
@@ -24,16 +25,6 @@ def place(submissions: Path, folder: Path = BUILD / "grades") -> Path:
     """Where in `folder` the grades of `submissions` are: apart from those of other folders, even of the same name."""
     submissions = submissions.resolve()
     return folder / f"{submissions.name}-{sha256(os.fsencode(submissions)).hexdigest()[:6]}"
-
-
-def put(new: Path, target: Path) -> None:
-    """Move the folder `new` to `target`, and only then remove what was there."""
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.replace(old)
-    new.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def grade(

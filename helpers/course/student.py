@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.course import exercises
+from helpers.files import put
 from helpers.pages import BUILD, NOTEBOOKS, ROOT, write
 
 HANDED_OUT = ["LICENSE", "environment.yml", "pyproject.toml", "requirements.lock", "helpers", "data"]
@@ -33,18 +34,20 @@ In Google Colab: upload a notebook; its first cell fetches what is missing.
 
 
 def edition(folder: Path = BUILD / "student") -> None:
-    """Write the edition to `folder`, in place of what is there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Write the edition to `folder`, in place of what is there, when it is complete."""
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
     for name in HANDED_OUT:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("cache", "__pycache__", "*.tmp"))
+            shutil.copytree(ROOT / name, new / name, ignore=shutil.ignore_patterns("cache", "__pycache__", "*.tmp"))
         else:
-            write(folder / name, (ROOT / name).read_bytes())
+            write(new / name, (ROOT / name).read_bytes())
     unpaired = re.sub(r"(?m)^formats = .*\n", "", (ROOT / "pyproject.toml").read_text("utf-8"))
-    write(folder / "pyproject.toml", unpaired)
-    write(folder / "README.md", START)
+    write(new / "pyproject.toml", unpaired)
+    write(new / "README.md", START)
     syllabus = (NOTEBOOKS / "README.md").read_text("utf-8")  # teachers are told in it where the solutions are
-    write(folder / "notebooks" / "README.md", re.sub(r"(?ms)^## For teachers$.*?(?=^## )", "", syllabus))
+    write(new / "notebooks" / "README.md", re.sub(r"(?ms)^## For teachers$.*?(?=^## )", "", syllabus))
     with tempfile.TemporaryDirectory() as course:
         for path in exercises.release(exercises.every_notebook(), Path(course)).glob("*/*.ipynb"):
-            write(folder / "notebooks" / path.name, path.read_bytes())
+            write(new / "notebooks" / path.name, path.read_bytes())
+    put(new, folder)

@@ -54,7 +54,9 @@ def argument_parser() -> argparse.ArgumentParser:
     of_all.add_argument("--folder", type=Path, default=records.DATA, help="for records, weights and checkpoints")
     of_some = argparse.ArgumentParser(add_help=False)
     of_some.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(EXPERIMENTS)}")
-    of_some.add_argument("--repetitions", type=int, default=REPETITIONS, help="of each; default: %(default)s")
+    of_some.add_argument(
+        "--repetitions", type=int, help=f"of each; default: {REPETITIONS}, or the splits of a data set"
+    )
 
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser(
@@ -71,7 +73,8 @@ def argument_parser() -> argparse.ArgumentParser:
 def named(asked: argparse.Namespace) -> list[Run]:
     """The runs of the experiments whose names were given."""
     runs = declared(asked.names, asked.profile, asked.repetitions)
-    require_positive("--repetitions", asked.repetitions)
+    if asked.repetitions is not None:
+        require_positive("--repetitions", asked.repetitions)
     return runs
 
 
@@ -94,7 +97,7 @@ def perform_here(runs: Iterable[Run], device: str, folder: Path) -> Iterator[Run
             perform(run, device, progress=sys.stderr.isatty(), folder=folder)
         except BlockingIOError:
             pass  # another process is at it, as its state will say
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, PermissionError, ValueError, ImportError) as error:
             errors.append(error)
         yield run
     if errors:

@@ -27,12 +27,12 @@ def averages(
 
     Raises
     ------
-    ValueError : if the file is damaged, or was written with other numbers of masks.
+    ValueError : if the file is damaged, or was written with other inputs or numbers of masks.
     OSError : if it cannot be written. The next call goes on from the last that was.
     """
     of_teacher = checkpoints.fingerprint(teacher.state_dict().values())  # another teacher has other averages
     path = path.with_name(f"{path.stem}.averages-{of_teacher:08x}-{seed}{path.suffix}")
-    settings = {"masks": list(masks)}
+    settings = {"masks": list(masks), "inputs": checkpoints.fingerprint([x])}
     mean = (checkpoints.load(path, settings, x.device) or {"mean": {}})["mean"]
     with tqdm(
         total=masks[-1], initial=max(mean, default=0), desc="averaging", unit="mask", leave=False, disable=not progress

@@ -242,8 +242,9 @@ EXPERIMENTS = {
 }
 
 
-def declared(names: Iterable[str], profile: str = "full", repetitions: int = REPETITIONS) -> list[Run]:
-    """The runs of the experiments called `names` ("MNIST LeNet", "mnist-lenet", "figure-3-left"); of all for none.
+def declared(names: Iterable[str], profile: str = "full", repetitions: int | None = None) -> list[Run]:
+    """The runs of the experiments called `names` ("MNIST LeNet", "mnist-lenet", "figure-3-left"); of all for none. Of each
+    there are `repetitions`, or as many as its experiment has by default, unless it has only one.
 
     Raises
     ------
@@ -254,5 +255,6 @@ def declared(names: Iterable[str], profile: str = "full", repetitions: int = REP
         if slug not in EXPERIMENTS:
             near = difflib.get_close_matches(slug, EXPERIMENTS, n=1, cutoff=0)[0]
             raise ValueError(f"there is no {slug!r}; did you mean {near!r}? There are {', '.join(EXPERIMENTS)}")
-    runs = [run for slug in slugs or EXPERIMENTS for run in EXPERIMENTS[slug](profile, repetitions)]
+    how = (profile,) if repetitions is None else (profile, repetitions)
+    runs = [run for slug in slugs or EXPERIMENTS for run in EXPERIMENTS[slug](*how)]
     return list({run.name: run for run in runs}.values())

@@ -5,6 +5,7 @@ in its settings.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -129,6 +130,8 @@ def cell(values: list[float], digits: int = 2) -> str:
     """Mean ± standard deviation over repetitions, or "not run"."""
     if not values:
         return "not run"
+    if math.inf in values:
+        return "∞"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{spread}"
 

@@ -195,7 +195,8 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
 
     x, labels = data.inputs(data.test.images), data.test.labels
     averaged = checkpoint(run.teacher, folder)
-    ideal = averaging.ideal(teacher, x, MASKS_OF_IDEAL[run.profile], averaged, progress)
+    with lock(f"{run.teacher}.ideal", folder):  # the others wait, and read it
+        ideal = averaging.ideal(teacher, x, MASKS_OF_IDEAL[run.profile], averaged, progress)
     score = partial(evaluation.scores, labels=labels, ideal=ideal)
     found = {
         "metrics": {"standard": score(predictors.standard(teacher, x)), run.way: score(predictors.standard(student, x))}
