@@ -195,7 +195,7 @@ pd.DataFrame.from_dict(
 )
 
 # %% [markdown]
-# On CIFAR-10 the two agree, and on CIFAR-100 they are three points apart: as far as ours on Quick from the paper's. What
+# On CIFAR-10 the two agree, and on CIFAR-100 they are three points apart: about as far as ours on Quick from the paper's. What
 # carries over is the order, Monte Carlo first, then the student, then weight scaling.
 #
 # The distances to the ideal say what the errors cannot: in every row that has been run the student is nearer to the
