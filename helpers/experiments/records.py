@@ -203,13 +203,13 @@ def right(profile: str = "full", folder: Path = DATA):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def placements(profile: str = "short", folder: Path = DATA):
+def placements(folder: Path = DATA):
     """Quick with dropout on either side of the pooling, at two rates, as a pandas table."""
     import pandas as pd
 
     rows = {}
     for (before, p), row in PLACEMENTS.items():
-        runs = [run for run in placement(profile) if run.row == row]
+        runs = [run for run in placement("short") if run.row == row]
         for predictor in PREDICTORS:
             rows["before pooling" if before else "after pooling", p, predictor] = cells(runs, predictor, folder)
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -241,11 +241,11 @@ def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, 
     return {**one_pass, "Monte Carlo": {m: [curve[str(m)] for curve in curves] for m in MASKS}}
 
 
-def provenance(profile: str = "full", folder: Path = DATA):
+def provenance(folder: Path = DATA):
     """Which code made the records of Table 1, on what, when, and how long it took, as a pandas table."""
     import pandas as pd
 
-    runs = [run for row in TABLE_1 for run in recorded(row, profile, folder) if record(run, folder).exists()]
+    runs = [run for row in TABLE_1 for run in recorded(row, folder=folder) if record(run, folder).exists()]
     found = {run.name: read(record(run, folder)) for run in runs}
     return pd.DataFrame.from_dict(
         {
