@@ -92,10 +92,8 @@ class KL(Bregman):
         return y_hat.sum(-1)  # <ŷ, log ŷ + 1> - Σ ŷ log ŷ, also where ŷ is zero
 
     def __call__(self, y: Tensor, y_hat: Tensor) -> Tensor:
-        own, used = (
-            torch.where(y == 0, 1, y),
-            torch.where(y == 0, 1, y_hat),
-        )  # xlogy(0, 0) is zero, its derivative is not
+        own = torch.where(y == 0, 1, y)  # xlogy(0, 0) is zero, but its derivative in neither place is
+        used = torch.where(y == 0, 1, y_hat)
         return (torch.xlogy(y, own) - torch.xlogy(y, used) - y + y_hat).sum(-1)
 
     def with_logits(self, y: Tensor, logits: Tensor) -> Tensor:

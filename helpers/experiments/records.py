@@ -160,11 +160,11 @@ def published(*keys: str):
 def recorded(row: Row, profile: str = "full", folder: Path = DATA) -> list[Run]:
     """The runs of a row of Table 1 under `profile` or, where none of them has a record, under a shorter one that has."""
     longest_first = list(PROFILES)[list(PROFILES).index(profile) :]
-    found = [runs for name in longest_first if begun(runs := table_1(row, name), folder)]
+    found = [runs for name in longest_first if any_recorded(runs := table_1(row, name), folder)]
     return [*found, table_1(row, profile)][0]
 
 
-def begun(runs: Iterable[Run], folder: Path = DATA) -> bool:
+def any_recorded(runs: Iterable[Run], folder: Path = DATA) -> bool:
     """Whether any of `runs` has a record."""
     return any(record(run, folder).exists() for run in runs)
 
@@ -172,7 +172,8 @@ def begun(runs: Iterable[Run], folder: Path = DATA) -> bool:
 def epochs(runs: list[Run], folder: Path = DATA) -> str:
     """How long the teacher of `runs` was trained, and how long the paper's: "26 of 260", or "not run"."""
     row = runs[0].row
-    return f"{runs[0].schedule(row.epochs, row.lr)['epochs']} of {row.epochs}" if begun(runs, folder) else "not run"
+    ours = runs[0].schedule(row.epochs, row.lr)["epochs"]
+    return f"{ours} of {row.epochs}" if any_recorded(runs, folder) else "not run"
 
 
 def left(profile: str = "full", folder: Path = DATA):

@@ -145,7 +145,9 @@ def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) ->
 
 def processor() -> str:
     """Its family, what it can do at once, and by how many threads: "x86_64, AVX512, 2 threads"."""
-    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    at_once = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()}, {at_once}, {threads} thread{'s' * (threads > 1)}"
 
 
 def settings(run: Run) -> dict:
