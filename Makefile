@@ -23,12 +23,14 @@ tour: $(READY)  ## Run the tour of one minute, print its table, and say where it
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 LONG := $(foreach number,08 09 10 00 06,$(filter notebooks/$(number)_%,$(NOTEBOOKS)))
 
-# Consecutive lines, so that the first failure stops. The guard makes nbval fail where it would compare nothing.
+# Consecutive lines, so that the first failure stops. The guard makes nbval fail where it would compare nothing. There is a
+# process of tests for each processor, and with threads of their own these would be in each other's way.
+test: export OMP_NUM_THREADS := 1
 test: $(READY)  ## Check style, run the unit tests, and run every notebook against its stored outputs
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pytest -n auto --dist loadfile tests
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -p tests.nbval_guard --nbval-lax \
+	.venv/bin/python -m pytest -n auto --dist loadfile -p tests.nbval_guard --nbval-lax \
 		$(LONG) $(filter-out $(LONG),$(NOTEBOOKS))
 
 browser: $(READY)  ## Run every notebook in JupyterLab in a real browser, and move its widgets (needs Chromium)
