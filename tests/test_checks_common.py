@@ -106,7 +106,6 @@ PAGE = [
 ]
 
 
-@pytest.mark.slow
 def test_a_page_with_an_answer_that_fails_runs_to_its_end(monkeypatch):
     page = new_notebook(cells=[new_code_cell(source) for source in PAGE])
     NotebookClient(page, timeout=120).execute()
