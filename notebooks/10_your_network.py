@@ -18,7 +18,7 @@
 #
 # *After this page you will be able to* find out what is random in a network that you did not write, measure how
 # far its usual prediction is from that of its ensemble, distil it without labels, hand the result on, and say what
-# of the ensemble's doubt the result still has. *It runs* about a minute on a laptop's processor. *It needs* the
+# of the ensemble's doubt the result still has. *It runs* about two minutes on a laptop's processor. *It needs* the
 # tour (notebook 00), and no network connection.
 
 # %%
