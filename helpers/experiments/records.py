@@ -157,11 +157,11 @@ def published(*keys: str):
     return "{:.2f} ± {:.2f}".format(*value) if isinstance(value, list) else f"{value:.2f}"
 
 
-def recorded(row: Row, profile: str = "full", folder: Path = DATA) -> list[Run]:
+def longest(row: Row, profile: str = "full", folder: Path = DATA) -> list[Run]:
     """The runs of a row of Table 1 under `profile` or, where none of them has a record, under a shorter one that has."""
-    longest_first = list(PROFILES)[list(PROFILES).index(profile) :]
-    found = [runs for name in longest_first if any_recorded(runs := table_1(row, name), folder)]
-    return [*found, table_1(row, profile)][0]
+    profiles = list(PROFILES)
+    by_length = [table_1(row, name) for name in profiles[profiles.index(profile) :]]
+    return next((runs for runs in by_length if any_recorded(runs, folder)), by_length[0])
 
 
 def any_recorded(runs: Iterable[Run], folder: Path = DATA) -> bool:
@@ -183,7 +183,7 @@ def left(profile: str = "full", folder: Path = DATA):
 
     rows = {}
     for row in TABLE_1:
-        runs = [run for run in recorded(row, profile, folder) if run.S == "perturbed"]
+        runs = [run for run in longest(row, profile, folder) if run.S == "perturbed"]
         for predictor in PREDICTORS:
             paper = {"paper: error [%]": published("table 1 left", row.name, predictor)}
             rows[row.name, predictor] = {**paper, **cells(runs, predictor, folder), "epochs": epochs(runs, folder)}
@@ -196,7 +196,7 @@ def right(profile: str = "full", folder: Path = DATA):
 
     rows = {}
     for row in TABLE_1:
-        runs = recorded(row, profile, folder)
+        runs = longest(row, profile, folder)
         for kind in KINDS if len({run.S for run in runs}) > 1 else ():
             paper = {"paper: error [%]": published("table 1 right", row.name, "test" if kind == "unseen" else kind)}
             ours = cells([run for run in runs if kind == run.S], "distilled", folder)
@@ -233,7 +233,7 @@ def learning_rates(profile: str = "full", folder: Path = DATA):
 
 def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
     """Fig. 2 for one row: {predictor: {passes: scores of each repetition}}, as far as there are records."""
-    runs = [run for run in recorded(row, profile, folder) if run.S == "perturbed"]
+    runs = [run for run in longest(row, profile, folder) if run.S == "perturbed"]
     found = contents(runs, folder)
     curves = [content["Monte Carlo by masks"] for content in found if "Monte Carlo by masks" in content]
     if not curves:
@@ -246,7 +246,7 @@ def provenance(folder: Path = DATA):
     """Which code made the records of Table 1, on what, when, and how long it took, as a pandas table."""
     import pandas as pd
 
-    runs = [run for row in TABLE_1 for run in recorded(row, folder=folder) if record(run, folder).exists()]
+    runs = [run for row in TABLE_1 for run in longest(row, folder=folder) if record(run, folder).exists()]
     found = {run.name: read(record(run, folder)) for run in runs}
     return pd.DataFrame.from_dict(
         {
