@@ -104,7 +104,8 @@ print(f"together 2^{n:,} networks that share one set of weights")
 # $$f_{\text{dropout}}(x) = \mathbb{E}_{\sigma}\big[f_{\Theta,\sigma}(x)\big],$$
 #
 # the mean of the *probabilities* over all masks (the paper's equation 3). Here is the digit on which the members
-# quarrel most, seen by six of them: the same weights, the same digit, six masks.
+# quarrel most, seen by six of them: the same weights, the same digit, six masks. (Comments in the code give the shapes of
+# tensors: $M$ masks, $N$ examples, $K$ classes.)
 
 # %%
 with gates.sampling(teacher), torch.no_grad():
@@ -154,8 +155,8 @@ ideal = predictors.monte_carlo(teacher, x_test, m=300, seed=2)
 #     student -= learning_rate * gradient(loss)
 # ```
 #
-# The inputs are the training digits with a fifth of their pixels set to zero, as in the paper, so that the
-# student also sees digits that the teacher has not learned by heart.
+# The inputs, the paper's set $S$, are the training digits with a fifth of their pixels set to zero, as in the paper, so that
+# the student also sees digits that the teacher has not learned by heart.
 
 # %%
 S = datasets.unlabelled(digits, "perturbed")
@@ -243,13 +244,15 @@ widgets.slider_figure(settle, steps=[1, 2, 5, 10, 20, 50, 100, 200, 500], value=
 settle(10)
 
 # %% [markdown]
-# How many masks is the student worth, then? Over many digits the distance of an average falls as $1/m$, and against a
-# yardstick of 300 masks it is $c\,(\frac1m + \frac1{300})$. The table has it for 100 masks, which gives $c$.
+# How many masks is the student worth, then? KL goes with the *square* of a small error, so that over many digits the distance
+# of an average falls as $1/m$, and against a yardstick of 300 masks it is about $c\,(\frac1m + \frac1{300})$. The table has it
+# for 100 masks, which gives $c$. (With few masks, whose errors are not small, it falls more slowly: the number is rather too
+# high.)
 
 # %%
 c = distance["Monte Carlo"] / (1 / 100 + 1 / 300)
 worth = c / (distance["distilled"] - c / 300)
-display(Markdown(f"In one pass the student comes as near to the ideal as an average of about **{worth:.0f} masks**."))
+display(Markdown(f"In one pass the student comes as near to the ideal as an average of some **{worth:.0f} masks**."))
 
 # %% [markdown]
 # ## Exercises

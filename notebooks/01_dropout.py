@@ -184,10 +184,10 @@ def network(p, hidden=128):
 
 torch.manual_seed(0)
 model = network(p=0.5).train()  # in training mode nn.Dropout draws gates
-theta, n = list(model.parameters()), 64
+theta, B = list(model.parameters()), 64
 for t in range(800):
-    pi = torch.randint(len(x_train), (n,))  # sample n examples
-    prediction = model(x_train[pi])  # sample σ¹ … σⁿ: it happens in here, a row of gates for each example
+    pi = torch.randint(len(x_train), (B,))  # sample B examples
+    prediction = model(x_train[pi])  # sample σ¹ … σᴮ: it happens in here, a row of gates for each example
     eta = 0.5 / (1 + t / 200)  # update the learning rate
     loss = F.cross_entropy(prediction, y_train[pi])  # the mean over j of ℓ(y_j, f_{Θ,σʲ}(x_j))
     with torch.no_grad():
@@ -282,8 +282,10 @@ checks.shared_dropout(my_shared_dropout)
 # %% [markdown]
 # ## In linear regression dropout is a penalty
 #
-# Drop the inputs of a linear regression $y \approx Xw$, with $X$ [N, D]. A gate leaves the mean of each input
-# alone and adds variance, and variance in an input is a squared error:
+# Drop the inputs of a linear regression $y \approx Xw$, with $X$ [N, D]. Each $\sigma_j/(1-p)$ has mean 1 and variance
+# $p/(1-p)$, and the gates are independent. So the prediction $\sum_j \frac{\sigma_j}{1-p} x_{nj} w_j$ for example $n$ has the
+# mean $\sum_j x_{nj} w_j$ and the variance $\frac{p}{1-p}\sum_j x_{nj}^2 w_j^2$. The mean of a squared error is the squared
+# error of the mean plus the variance; summed over the examples:
 #
 # $$\mathbb{E}_\sigma\left\|y - \frac{1}{1-p}(\sigma\circ X)\,w\right\|^2 = \left\|y - Xw\right\|^2
 #   + \frac{p}{1-p}\sum_j \left(\sum_n x_{nj}^2\right) w_j^2 .$$
@@ -396,11 +398,11 @@ print("ordinary L2 shrinks the smallest feature most:", int(uneven.argmin()) == 
 # not that of its gated member.
 #
 # With softmax outputs the two differ in one place. Let $z_\sigma(x)$ be the logits of a gated network, $e_y$
-# the one-hot label. Dropout's gradient is $\sum_k (p_\sigma - e_y)_k\,\nabla z_{\sigma,k}$ with the probabilities
-# $p_\sigma = \mathrm{softmax}(z_\sigma)$: what *this member* gets wrong, passed back. The ensemble, taken as the geometric
-# mean, has the logits $\mathbb{E}_\sigma z_\sigma$, their softmax $p_{\text{ensemble}}$, and the gradient of its loss is
+# the one-hot label. Dropout's gradient is $\sum_k (f_\sigma - e_y)_k\,\nabla z_{\sigma,k}$ with the probabilities
+# $f_\sigma = \mathrm{softmax}(z_\sigma)$: what *this member* gets wrong, passed back. The ensemble, taken as the geometric
+# mean, has the logits $\mathbb{E}_\sigma z_\sigma$, their softmax $\tilde f$, and the gradient of its loss is
 #
-# $$\mathbb{E}_\sigma\left[\sum_k (p_{\text{ensemble}} - e_y)_k\,\nabla z_{\sigma,k}\right],$$
+# $$\mathbb{E}_\sigma\left[\sum_k (\tilde f - e_y)_k\,\nabla z_{\sigma,k}\right],$$
 #
 # what *everybody together* gets wrong, passed back through one random member at a time. With a single hidden
 # layer the mean of the logits is the deterministic pass, so that nothing below is approximated.

@@ -289,10 +289,10 @@ print("one mask is worse by more than that:", bool(error[:, 0].mean() - many > n
 #
 # ## What each costs
 #
-# Time per digit on the machine that ran this page, and distance to the ideal. Monte Carlo buys accuracy at a fixed rate,
-# nearly ten times nearer for ten times the masks (less here: where masks are few, the error is too large for KL to grow with
-# its square; where they are many, the noise of the 500 masks that stand for the ideal counts, too). With few masks the time
-# grows more slowly, since a call of the network has a price of its own. Fast dropout costs several passes and then stays
+# Time per digit on the machine that ran this page, and distance to the ideal. Ten times the masks bring
+# Monte Carlo not quite ten times nearer: where masks are few, the error is too large for KL to grow with its square; where
+# they are many, the noise of the 500 masks that stand for the ideal counts, too. One mask costs more than standard dropout,
+# because gates have to be drawn. Fast dropout costs several passes and then stays
 # where it is: its error is a bias, not noise. Standard dropout is the cheapest; and the geometric mean, however many masks
 # it multiplies, ends up about where standard dropout is, not at the ideal.
 

@@ -392,8 +392,8 @@ checks.scaled(my_scaled)
 
 # %% [markdown]
 # **2. The geometric mean itself.** From predictions $f$ [M, N, K] under $M$ masks and the masks' probabilities [M],
-# compute the renormalised geometric mean [N, K], also of a thousand masks, and of probabilities as small as $10^{-200}$,
-# whose product would underflow before a root is taken.
+# compute the renormalised geometric mean [N, K]. It must work for a thousand masks, too, and for probabilities as small as
+# $10^{-200}$, whose plain product underflows to zero.
 
 # %%
 def my_geometric_mean(f, weights):
@@ -450,8 +450,8 @@ In its section 3.1 it calls weight scaling only weakly motivated, since mean and
 # geometric mean there, and the two errors are equal (though the average of masks is another mean). LeNetAll and Quick
 # have gates in front of nonlinearities and pooling. For LeNetAll the errors differ by two digits of 10,000, which is
 # noise, for Quick by 1.4 points. That the differences in error are small next to our distances is because an error counts
-# only which class comes first; and the networks here have random weights, while training with dropout makes a network one
-# on which its masks agree. The book adds a warning: no theory says how accurate the rule is in deep networks, yet it
+# only which class comes first; and the networks here have random weights, while training with dropout asks every mask for
+# the same labels. The book adds a warning: no theory says how accurate the rule is in deep networks, yet it
 # often works well.
 #
 # **In one sentence:** weight scaling is the geometric mean over all masks as long as what lies between gates and

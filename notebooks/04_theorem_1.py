@@ -170,8 +170,8 @@ def J_prime(loss, f, q):
 # ## Both parts by number
 #
 # Six losses and 101 students. The students are made, not trained: a hundred are the ideal predictor with noise of
-# different strength on its logits, so that some are near to it and some far away. One more says of each digit what that
-# mask says of it that is furthest from the ideal. Three of the losses satisfy
+# different strength on its logits, so that some are near to it and some far away. One more repeats, for each digit, the
+# member that is furthest from the ideal. Three of the losses satisfy
 # ii): KL, squared error and the focal loss, which is linear in $y$. Reverse KL and L1 satisfy i) only. The
 # last one, the loss of Welsch, is one less a bell curve of the distance. It is flat far away, so that
 # outliers do not count, and not convex.
@@ -259,11 +259,11 @@ moves = spread(gaps(losses["reverse KL(q ‖ f)"], *first))
 print(f"reverse KL(q ‖ f), 20 masks of 10 digits: Ĵₘ - Ĵ′ₘ is a constant: {moves < 1e-12}")
 
 # %% [markdown]
-# A warning hides in the last line of each block. If $m$ masks are drawn once for each example and kept, then $\hat J_m$
-# and $\hat J'_m$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$; with a single one the student learns that
-# one member. Algorithm 2 therefore draws new masks in every step: what it goes down is
-# the mean over all of them. For the squared error the shortfall is known: $m$ masks have on average
-# $(1 - \frac1m)$ of the variance that all masks have.
+# A warning hides in the lines that say that a single mask has no gap. If $m$ masks are drawn once for each example and kept,
+# then $\hat J_m$ and $\hat J'_m$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$; with a single one the student
+# learns that one member. Algorithm 2 therefore draws new masks in every step: what it goes down is the mean over all of
+# them. For the squared error the shortfall is known: $m$ masks have on average $(1 - \frac1m)$ of the variance that all
+# masks have.
 
 # %%
 torch.manual_seed(SEED)

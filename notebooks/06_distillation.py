@@ -16,9 +16,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/dropout-distillation/dropout-distillation/blob/v0.1.0/notebooks/06_distillation.ipynb)
 #
-# *After this page you will be able to* write Algorithm 2, say to which mean each loss leads and why, choose the
-# images to distil on, the start of the student and the number of masks for each step. *It runs* about one
-# minute on a laptop's processor. *It needs* notebook 00, and no network connection.
+# *After this page you will be able to* write Algorithm 2, say to which mean each loss leads and why, choose the images to
+# distil on, the start of the student and the number of masks for each step. *It runs* about one minute on a laptop's
+# processor. *It needs* notebook 00 and, for the section on losses, Theorem 1 (notebook 04), and no network connection.
 
 # %%
 # Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
@@ -208,8 +208,8 @@ print("and nearer than any of the gated networks is:", bool(gap(path[-1]) < gap(
 # %% [markdown]
 # Dots coincide where masks differ only in units that are silent for every digit. The ideal is a mean of
 # probabilities, and no weights need belong to it: the student comes near and stops. And the path is not smooth.
-# At a learning rate of 0.3 the first steps overshoot, as they would if the exact mean were the target; the random members
-# that a step follows, one for each example of its batch, add to that. The small learning rate at the end quiets both.
+# At a learning rate of 0.3 the first steps overshoot, and the random members that a step follows, one for each example of its
+# batch, add noise. The small learning rate at the end quiets both.
 #
 # ## Which loss leads where
 #

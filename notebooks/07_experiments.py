@@ -145,8 +145,9 @@ pd.DataFrame.from_dict(
 # ## Table 1, left: the records
 #
 # What follows was not run here. Every number is read from a file in `data/runs`, which the run itself wrote when it
-# had finished. *Not run* means that there is no such file yet. The epochs are those of the teacher, of as many as it has in
-# the paper. (Where they are a tenth, 100 masks stand for the ideal predictor, and otherwise 400.)
+# had finished. *Not run* means that there is no such file yet. *Epochs* are those for
+# which the teacher was trained here, of those in the paper. (400 masks stand for the ideal predictor; 100 in a row with a
+# tenth of the epochs, if there is one.)
 
 # %%
 left = records.left()
@@ -179,7 +180,9 @@ plots.against_paper(cells)
 # %% [markdown]
 # *Our test errors against the published ones. On the dashed line they agree.*
 #
-# How much is a published error worth? AllConv has been trained and distilled by a second group, too (Ma et al., 2017):
+# How much is a published error worth? AllConv has been trained and distilled by a second group, too (Ma, Gao, Hu,
+# Yu, Deng and Hovy: *Dropout with Expectation-linear Regularization*, ICLR 2017). Their ± stands beside weight scaling as
+# well, which draws no masks, so that it must be over more than those.
 
 # %%
 pd.DataFrame.from_dict(
@@ -195,8 +198,8 @@ pd.DataFrame.from_dict(
 )
 
 # %% [markdown]
-# On CIFAR-10 the two agree, and on CIFAR-100 they are three points apart: about as far as ours on Quick from the paper's. What
-# carries over is the order, Monte Carlo first, then the student, then weight scaling.
+# On CIFAR-10 the two agree, and on CIFAR-100 they are three points apart: about as far as ours on Quick from the paper's.
+# What carries over is the order, Monte Carlo first, then the student, then weight scaling.
 #
 # The distances to the ideal say what the errors cannot: in every row that has been run the student is nearer to the
 # ensemble's average than weight scaling is.
@@ -247,11 +250,12 @@ print("but weight scaling is wrong far more often:", before["standard"] - before
 print("and not if the pools come first:", abs(after["standard"] - after["Monte Carlo"]) < chance)
 
 # %% [markdown]
-# So it was the training. At ten times the rate LeNet has the paper's errors, and LeNetAll's ensemble that of the paper.
-# Weight scaling of LeNetAll has not: in the paper it is as good as the ensemble, and ours is wrong nearly twice as often.
-# Where the pools come first the two predictors are as close to each other as in the paper. That is the likelier LeNetAll,
-# then; but it is wrong a little more often than the published one, so that one run does not settle it. Why the side of
-# the pool matters so much, this page comes to below. The table above keeps to the paper's words.
+# So it was the training. At ten times the rate LeNet has the paper's errors, and LeNetAll's ensemble that of the paper. Its
+# weight scaling and its student have not: in the paper both are as good as the ensemble, and here weight scaling is wrong
+# nearly twice as often, and the student a third more often. Where the pools come first chance alone could make the
+# differences between the three errors, as in the paper, though weight scaling is no nearer to the ideal. That is the
+# likelier LeNetAll, then; but it is wrong a little more often than the published one, so that one run does not settle it.
+# Why the side of the pool matters so much, this page comes to below. The table above keeps to the paper's words.
 #
 # ## Table 1, right: what the student sees
 #
@@ -309,8 +313,9 @@ for row in declared.TABLE_1:
         display(plots.by_masks(curves, row.name))
 
 # %% [markdown]
-# The distance falls in proportion to $1/m$ (the error of an average falls as $1/\sqrt m$, and KL is quadratic in a
-# small error), until it reaches what the 400 masks of the yardstick are worth. Where the green line meets the blue
+# On Quick the distance falls nearly in proportion to $1/m$ (the error of an average falls as $1/\sqrt m$, and KL is quadratic
+# in a small error), until the noise of the yardstick's own 400 masks begins to count. On digits it falls more slowly: there
+# the errors of few masks are not small against the probabilities. Where the green line meets the blue
 # curve, a student of one pass is worth that many masks.
 
 # %%
@@ -368,8 +373,9 @@ for p in (0.25, 0.5):
     print(f"at a rate of {p} weight scaling loses more error before pooling than after it, with every teacher: {worse}")
 
 # %% [markdown]
-# The rate decides how *far* weight scaling is from the ideal: at one half it is as far on either side of the pooling. The
-# place decides what that costs in *error*. Where pooled units are dropped, members disagree with each other, and their
+# At a rate of one half weight scaling is as far from the ideal on either side of the pooling; at a quarter it is further away
+# behind the pools. In *error* it is the other way round: at either rate weight scaling loses more in front of the pools, at
+# one half nearly five points. Where pooled units are dropped, members disagree with each other, and their
 # average is above all less sure than a single pass. Where units are dropped before they are pooled, a part of the
 # distance is a shift of what the next layer sees, which goes in the same direction for every image, though further for
 # some than for others; the average does not have it, and a single pass decides differently. (The ± are over teachers, two
@@ -380,12 +386,10 @@ for p in (0.25, 0.5):
 # LeNetAll suggests, it puts it after them, a rate of one half is not far off. For the full row we took one half, the
 # usual rate, before pooling, where the gap is plain to see; after ten times the epochs it has shrunk to two points.
 #
-# Why should the place matter? Take the units in one window of a max pooling layer, all positive. If dropout comes
-# *after* the pool, the pooled value is dropped and rescaled, and its mean over masks is what it was: weight scaling is
-# exact there. If dropout comes *before* the pool, every unit is dropped with probability $p$ and multiplied by
-# $1/(1-p)$ otherwise, and then the *largest* one is taken. The second largest has a chance only if the largest is
-# dropped, but whichever wins has been multiplied by $1/(1-p)$. The mean can be computed exactly, by going through all
-# masks of the window:
+# Why should the place matter? *Behind* the pool a gate hides one value, whose mean over masks stays what it was: weight
+# scaling is exact there. *In front* of it the largest of the units that are left is taken, and whichever wins has been
+# multiplied by $1/(1-p)$. (Notebook 02 has the mean for positive units in closed form; exercise 1 asks for units of any
+# sign.) Here we go through all masks of a window:
 
 # %%
 values = torch.tensor([1.0, 0.95, 0.9, 0.8, 0.75, 0.7, 0.5, 0.4, 0.2], dtype=torch.float64)  # a window of 3 × 3
@@ -501,8 +505,8 @@ display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # The errors on MNIST are higher here than in the paper, because with mini-batches of 64 the paper's schedule ends too
-# early: at ten times the rate LeNet's are the paper's, and so is that of LeNetAll's ensemble, though not of its weight
-# scaling.
+# early: at ten times the rate LeNet's are the paper's, and so is that of LeNetAll's ensemble, though not those of its weight
+# scaling and its student.
 #
 # The rows teach different things. *LeNet* drops units only before its last layer. There weight scaling is nearly
 # right, the three errors differ by chance alone, and the average of its ensemble is even a little too modest, so that

@@ -74,7 +74,8 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # ## From one rate to millions of them
 #
 # So far the rate $p$ was a number that somebody chose. There are usually a few of them in a network, since
-# nobody can try out one for each weight. *Variational dropout* learns them. Its gates are Gaussian: a
+# nobody can try out one for each weight. *Variational dropout* (Molchanov, Ashukha and Vetrov, 2017) learns them; on this
+# page *the paper* is theirs, and so are the numbers of equations. Its gates are Gaussian: a
 # weight is multiplied by noise with mean 1 and variance $\alpha$, so that it is drawn from
 #
 # $$q(w) = \mathcal N(\theta,\, \alpha\,\theta^2), \qquad \alpha = \frac{p}{1-p},$$
@@ -83,7 +84,8 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # $p \to 1$: a weight that is nothing but noise, and may as well be removed.
 #
 # Read $q$ as what we believe about the weight once we have seen the data (the *posterior*, or rather an approximation of
-# it), and $p(w)$ as what we believed before (the *prior*). Then the evidence lower bound says how good it is (equation
+# it), and $p(w)$ as what we believed before (the *prior*). (Here $q$ is no student, and $p(\cdot)$ is a probability,
+# not the rate.) Then the evidence lower bound says how good it is (equation
 # 2):
 #
 # $$\mathcal L = \sum_{(x, y)} \mathbb E_{q(w)}\big[\log p(y \mid x, w)\big]
@@ -100,8 +102,8 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # ## The divergence (Fig. 1)
 #
 # The expectation has no elementary form. Kingma, Salimans and Welling (2015) fitted a cubic in $\alpha$ for
-# $\alpha \le 1$, or left the expectation out, which gives a bound for $\log\alpha$ up to about 0.9. Molchanov, Ashukha
-# and Vetrov fit all $\alpha$ (equation 14, here with $C = -k_1$, so that the divergence vanishes for
+# $\alpha \le 1$, or left the expectation out, which gives a bound for $\log\alpha$ up to about 0.9. The paper
+# fits all $\alpha$ (equation 14, here with $C = -k_1$, so that the divergence vanishes for
 # $\alpha\to\infty$):
 #
 # $$-\mathrm{KL}(\alpha) \approx k_1\,\mathrm{sigmoid}(k_2 + k_3 \log\alpha) - \tfrac12\log(1 + \alpha^{-1}) - k_1,$$
@@ -142,7 +144,7 @@ print(f"at log α = 8 the cubic is wrong by {(curves['cubic (2015)'] - exact)[-1
 
 # %% [markdown]
 # Equation 14 is off by up to 0.009 nats at $\log\alpha \approx -3.5$, by half of that near 0.5, and by less than
-# 0.001 from 3 on. (The variance of $2\times10^{-3}$ in the paper's footnote is that of its *sampled* curve.) What
+# 0.001 from 3 on. What
 # training feels is the slope, and that is right within four percent. The older approximations are of no use
 # for the large $\alpha$ at which weights disappear.
 #
@@ -217,7 +219,7 @@ print("local noise lowers it at every α:", all(local < shared for local, shared
 # In linear regression with noise of known variance $s^2$ the bound is a formula, and for given $\alpha$ so
 # is the best $\theta$ (equations 16 and 20). Beside it the relevance vector machine (RVM), whose prior
 # $\mathcal N(0, \lambda_i^{-1})$ is fitted to the data (equation 19), and binary dropout with one rate,
-# which is equation 20 with $\alpha = p/(1-p)$:
+# which is equation 20 with $\alpha = p/(1-p)$ (notebook 01 derives it):
 #
 # $$\theta_{\text{VD}} = \big(X^\top X + \mathrm{diag}(X^\top X)\,\mathrm{diag}(\alpha)\big)^{-1} X^\top t,
 #   \qquad w_{\text{RVM}} = \big(X^\top X + s^2\,\mathrm{diag}(\lambda)\big)^{-1} X^\top t.$$
@@ -295,10 +297,10 @@ print("and α θ² falls a hundredfold:", all(95 < before / after < 105 for befo
 #
 # ## Logistic regression that knows which pixels matter (Fig. 2, Table 2)
 #
-# NOISE-DIGITS puts an image of pure noise beside each digit: Gaussian, with the mean and variance of the digits' pixels, and
-# then cut to the range of a pixel, which leaves five eighths of the variance and raises the mean by an eighth. A network
-# with no hidden layer has 128 × 10 weights, and half of them are useless. `variational.variational` replaces every linear or
-# convolutional layer by one with $\theta$ and $\log\sigma^2$; `elbo.maximise` raises the bound with Adam.
+# NOISE-DIGITS puts an image of pure noise beside each digit, so that we know which weights ought to go. (The noise is
+# Gaussian, with the mean and variance of the digits' pixels, cut to the range of a pixel.) A network with no hidden layer
+# has 128 × 10 weights, and half of them are useless. `variational.variational` replaces every linear or convolutional layer
+# by one with $\theta$ and $\log\sigma^2$; `elbo.maximise` raises the bound with Adam.
 
 # %%
 splits, logistics = {}, {}
@@ -723,18 +725,21 @@ version reports {paper["errors"]["MNIST LeNet-300-100"]} % at
 display(Markdown(saw + says))
 
 # %% [markdown]
-# Why they differ. LeNet-300-100 comes out at a lower error and with somewhat more weights than the authors report, if
-# both prune at $\log\alpha = 3$; the table of thresholds shows that a slightly lower one gives their compression, still
-# at a lower error. LeNet-5 keeps more weights than theirs at all thresholds from 1 on, and its error, about one
-# percent, is two tenths above theirs. The large network of Table 3 is sparser here than in the paper at either threshold;
-# 5 is where the first version of the paper prunes its linear models, and it does not say where it prunes this one. Its error
-# is a tenth or two above the published one, little more than the chance of a test set of 10,000. The other three ways to
-# train that network differ by less than this chance here (a standard error of about a tenth of a point), while in the paper
-# binary dropout is ahead of no dropout by six tenths. The paper tuned learning rates on a validation set, and we have tuned nothing; ours is one run each. Between 2
-# and 4 the divergence is already nearly flat, so that how far a weight gets depends on the optimiser and its schedule;
-# one run cannot say more. On 1,297 digits the divergence weighs more against the data than on 60,000, so that more
-# goes, and accuracy goes with it. The paper gives no schedule for its linear models and no widths for Table 4; there we
-# have chosen widths that give the published compression.
+# Why they differ:
+#
+# - *LeNet-300-100*, pruned at $\log\alpha = 3$, has a lower error and somewhat more weights than the authors report; at 2.5 it
+#   has their compression, still at a lower error.
+# - *LeNet-5* keeps more weights than theirs at all thresholds from 1 on, and its error, about one percent, is two tenths
+#   higher.
+# - *The large network of Table 3* is sparser than the paper's whether it is pruned at 3 or at 5. (The first version of the
+#   paper prunes its linear models at 5, and does not say where it prunes this one.) Its error is a tenth or two higher, little
+#   more than the standard error of a test set of 10,000, about a tenth. The other three ways to train it differ by less than
+#   that, while in the paper binary dropout is ahead of no dropout by six tenths.
+# - The paper tuned learning rates on a validation set; we have tuned nothing, and ran each once. Between 2 and 4 the
+#   divergence is already nearly flat, so that how far a weight gets depends on the optimiser and its schedule.
+# - On 1,297 digits the divergence weighs more against the data than on 60,000, so that more goes, and accuracy goes with it.
+#   The paper gives no schedule for its linear models and no widths for Table 4; there we have chosen widths that give the
+#   published compression.
 #
 # **In one sentence:** when every weight may choose its own dropout rate, the divergence raises the rates of
 # all weights that the data does not defend, and what remains is a small part of the network that predicts
