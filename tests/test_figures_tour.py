@@ -6,6 +6,8 @@ import torch
 
 matplotlib.use("Agg")
 
+from matplotlib.figure import Figure
+
 from helpers import widgets
 from helpers.plots import COLOURS
 from helpers.plots import tour as plots
@@ -19,6 +21,16 @@ def gated():
 @pytest.fixture
 def lines(gated):
     return {"standard": gated[0], "distilled": gated[1], "ideal": gated.mean(0)}
+
+
+def test_the_reliability_diagram_by_hand():
+    """Two bins of two examples each, by confidence: of the less sure one is right, of the surer both."""
+    sure = torch.tensor([0.9, 0.6, 0.8, 0.7])
+    axis = Figure().subplots()
+    plots.reliability(axis, {"standard": torch.stack([sure, 1 - sure], -1)}, torch.tensor([0, 1, 0, 0]), bins=2)
+    (bars,) = axis.containers
+    assert bars.lines[0].get_xdata() == pytest.approx([0.65, 0.85])
+    assert list(bars.lines[0].get_ydata()) == [0.5, 1.0]
 
 
 @pytest.mark.parametrize("m", [1, 7, 50])

@@ -405,6 +405,25 @@ def test_a_process_that_left_its_family_ends_with_it(tmp_path):
     assert not psutil.pid_exists(int(pid.read_text()))
 
 
+def idle():
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("limits", "wrong"),
+    [
+        (autograding.Limits(notebook=0), "stopped after 0 s"),
+        (autograding.Limits(memory=0), "stopped at 0 GB of memory"),
+    ],
+    ids=["time", "memory"],
+)
+def test_a_process_that_takes_too_much_is_ended(limits, wrong):
+    process = autograding.PROCESSES.Process(target=idle)
+    process.start()
+    assert autograding.watch(process, limits) == wrong
+    assert not process.is_alive()
+
+
 def leave_somebody(pid):
     """A program that is started in a session of its own, and outlives who started it."""
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)

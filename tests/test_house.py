@@ -4,11 +4,13 @@ Each check is a function from the text of files to a list of complaints, which s
 on the files as they are there is no complaint, and on a drift that was planted in them there is.
 """
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -23,11 +25,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PROJECT = "dropout-distillation"
-CORE = [
-    *("gates", "masks", "dropconnect", "networks", "bregman", "moments", "predictors", "datasets"),
-    *("training", "distillation", "compression", "sgd", "batches", "checkpoints", "files", "seeding"),
-    *("variational", "elbo", "sparse", "functional", "draws", "inputs", "precision", "prefix", "thinned"),
-]
+NOT_CORE = {"__init__", "pages", "site", "widgets"}  # which need what notebooks and web pages do
+CORE = sorted({path.stem for path in (ROOT / "helpers").glob("*.py")} - NOT_CORE)
 
 PLATFORMS = {
     "linux": {"platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"},
@@ -337,6 +336,18 @@ def imports_too_much(root: Path, modules: list[str]) -> list[str]:
 
 def test_the_core_imports_with_torch_numpy_and_tqdm_alone():
     assert imports_too_much(ROOT, ["helpers", *(f"helpers.{name}" for name in CORE)]) == []
+
+
+def test_modules_import_one_way():
+    """None imports one that imports it, be it by way of others or within a function."""
+    imports = {}
+    for path in (ROOT / "helpers").glob("*.py"):
+        found = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+        by_name = {name.name for node in found if node.module == "helpers" for name in node.names}
+        from_within = {node.module.split(".")[1] for node in found if (node.module or "").startswith("helpers.")}
+        imports[path.stem] = by_name | from_within
+    assert imports["distillation"] >= {"gates", "sgd"}
+    TopologicalSorter(imports).prepare()  # a CycleError names the circle
 
 
 def test_an_import_that_a_bare_machine_lacks_is_noticed(tmp_path):

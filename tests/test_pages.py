@@ -52,6 +52,24 @@ def test_the_page_needs_no_network(notebook):
     assert not re.findall(r'(?:src|href)="https?://[^"]+\.(?:js|css)"', html)
 
 
+@pytest.mark.parametrize("command", ["tour", "run"])
+def test_the_commands_leave_what_they_say(command, notebook, tmp_path, monkeypatch, capsys):
+    for name, folder in {"NOTEBOOKS": "", "BUILD": "build", "PICTURES": "pictures"}.items():
+        monkeypatch.setattr(pages, name, tmp_path / folder)
+    (tmp_path / "00_tour.py").write_text(SOURCE)
+    monkeypatch.setattr(pages, "execute", lambda source: notebook)  # as above, which takes seconds
+    monkeypatch.setattr("sys.argv", ["pages", command])
+    pages.main()
+    printed = capsys.readouterr().out.splitlines()
+    if command == "tour":
+        page = tmp_path / "build" / "00_tour.html"
+        assert "42" in printed and any(page.as_uri() in line for line in printed)
+        assert "<math" in page.read_text("utf-8")
+    else:
+        assert printed == ["ran 00_tour"]
+        nbformat.validate(nbformat.read(tmp_path / "00_tour.ipynb", as_version=4))
+
+
 def test_a_cell_that_raises_is_not_passed_over(tmp_path):
     (tmp_path / "bad.py").write_text("# %%\n1 / 0\n")
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):

@@ -270,6 +270,19 @@ VECTOR, STEPS, IMAGE = (6,), (5, 6), (3, 8, 8)
 linear = partial(nn.Linear, 6, 6)
 
 # What runs once: a layer of the first part, by name, or nothing.
+
+
+def mobilenet():
+    """Untrained it says the same of every image under every mask; with a louder head it does not."""
+    model = torchvision.models.mobilenet_v3_small(num_classes=K).eval()
+    first, last = model.classifier[0], model.classifier[3]
+    with torch.no_grad():
+        h = model.avgpool(model.features(torch.rand(4, 3, 32, 32))).flatten(1)
+        first.weight.mul_(2 / (h @ first.weight.T).std())
+        nn.init.normal_(last.weight, std=0.1)
+    return model.train()
+
+
 NETWORKS = {
     "sequence": (
         lambda: nn.Sequential(linear(), nn.ReLU(), nn.Dropout(0.5), linear(), nn.Dropout(0.2), nn.Linear(6, K)),
@@ -331,7 +344,7 @@ NETWORKS = {
         IMAGE,
         "conv_proj",
     ),
-    "MobileNetV3": (partial(torchvision.models.mobilenet_v3_small, num_classes=K), (3, 32, 32), "features"),
+    "MobileNetV3": (mobilenet, (3, 32, 32), "features"),
     "LeNet": (networks.LeNet, (1, 28, 28), "conv1"),
 }
 
@@ -380,6 +393,8 @@ def test_the_parts_return_what_the_network_returns(case):
         expected = from_seed(lambda: model(x.clone()))
         found = from_seed(lambda: parts.after(*parts.copies(parts.before(x.clone()), 1)))
         torch.testing.assert_close(found, expected)
+        with torch.no_grad():
+            assert not torch.allclose(model(x.clone()), expected), "there would be nothing to see"
 
 
 def test_passes_are_the_second_part_of_copies(case):

@@ -133,6 +133,24 @@ def test_a_short_run_has_a_tenth_of_the_epochs():
     assert (run.epochs, run.warm_up) == (20, (0, 2))
 
 
+def test_a_run_that_stops_among_its_students_goes_on_to_the_same_result(tmp_path, monkeypatch):
+    run, distill, calls = runs.Run("sparse", SMALL, 1, "full"), sparsifying.distillation.distill, []
+    whole = perform(run, progress=False, folder=tmp_path / "undisturbed")
+
+    def stops_at_the_second(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return distill(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sparsifying.distillation, "distill", stops_at_the_second)
+        perform(run, progress=False, folder=tmp_path / "stopped")
+    resumed = perform(run, progress=False, folder=tmp_path / "stopped")
+    for what in ("metrics", "students", "by threshold", "weights kept"):
+        assert resumed[what] == whole[what]
+
+
 def test_as_many_splits_are_declared_as_are_asked_for():
     names = ["sparse-table-2"]
     assert len(declared.declared(names)) == 2 * runs.SPLITS + 1  # of MNIST there is one

@@ -104,6 +104,14 @@ def test_a_damaged_file_is_refused(content, tmp_path):
         sparse.load(lenet(), path)
 
 
+@pytest.mark.parametrize("columns", [2**16, 2**16 + 1])
+def test_the_last_column_is_kept_where_columns_need_more_bits(columns):
+    weight = torch.zeros(1, columns)
+    weight[0, -1] = 1.0
+    parts = {f"w:{name}": part for name, part in sparse.sparse_parts(weight).items()}
+    assert torch.equal(sparse.restored("w", (1, columns), parts), weight)
+
+
 def test_a_file_of_a_newer_format_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "net.safetensors"
     monkeypatch.setattr(sparse, "FORMAT", "2")
