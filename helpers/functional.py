@@ -76,9 +76,10 @@ def runs_own_code(model: nn.Module) -> bool:
     return any("forward" in vars(module) or not of_pytorch(type(module).forward) for module in model.modules())
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody's code is called before or after the forward of `module`."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def has_hooks(module: nn.Module, but: tuple[type, ...] = ()) -> bool:
+    """Whether somebody's code is called before or after the forward of `module`, other than hooks of the kinds `but`."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return any(not isinstance(hook, but) for hook in hooks)
 
 
 def code_of(module: nn.Module) -> set:

@@ -21,6 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from helpers import gates
+from helpers.functional import has_hooks
 
 Moments = tuple[Tensor, Tensor]
 
@@ -59,7 +60,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
             mean = layer(mean)
         else:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)
-    if type(last).forward is not nn.Linear.forward or is_hooked(last):
+    if type(last).forward is not nn.Linear.forward or has_hooks(last, but=OF_WEIGHTS):
         raise no_closed_form(last_name, last)
     logits = last(mean)  # first, as in `through`
     return logits, (last.weight * var.unsqueeze(-2)) @ last.weight.T
@@ -67,7 +68,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
 
 def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     """Means and variances [N, ...] of what leaves `layer`, from those of what enters it."""
-    if is_hooked(layer):  # a hook may make anything of a mean, and nothing of a variance
+    if has_hooks(layer, but=OF_WEIGHTS):  # a hook may make anything of a mean, and nothing of a variance
         raise no_closed_form(name, layer)
     match type(layer).forward:  # rather than its type: subclasses may add something, such as gates
         # Variances go through the same layer with squared weights and no bias. The mean goes first: it is what computes
@@ -83,11 +84,6 @@ def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
         case nn.Flatten.forward | nn.Identity.forward:
             return layer(mean), layer(var)
     raise no_closed_form(name, layer)
-
-
-def is_hooked(layer: nn.Module) -> bool:
-    """Whether `layer` has hooks beside those by which PyTorch prunes or normalises its weight."""
-    return bool(layer._forward_hooks) or not all(isinstance(h, OF_WEIGHTS) for h in layer._forward_pre_hooks.values())
 
 
 def no_closed_form(name: str, layer: nn.Module) -> TypeError:

@@ -356,9 +356,10 @@ def require_logits(z: Any, output: Output) -> None:
     if output is not softmax:
         return
     if not isinstance(z, Tensor) or not z.is_floating_point():
+        kind = z.dtype if isinstance(z, Tensor) else type(z).__name__
         raise TypeError(
-            f"the network returns a {z.dtype if isinstance(z, Tensor) else type(z).__name__}, not logits [N, K]: say with `output` where they are in it, for "
-            "example output=lambda found: predictors.softmax(found['logits'])."
+            f"the network returns a {kind}, not logits [N, K]: say with `output` where they are in it, for example "
+            "output=lambda found: predictors.softmax(found['logits'])."
         )
     if z.ndim < 2 or z.shape[-1] == 1:
         raise ValueError(

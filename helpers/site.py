@@ -93,7 +93,7 @@ def results() -> str:
     parts = [
         "# Results",
         "What the runs recorded in `data/runs` say, beside what the papers say. A cell without a record says "
-        "“not run”. Means ± standard deviations are over repetitions. ",
+        "“not run”. Means ± standard deviations are over repetitions.",
     ]
     all_runs = [run for profile in PROFILES for run in declared((), profile)]
     parts.append(records.origin(records.contents(all_runs)))

@@ -209,8 +209,8 @@ run_so_far = list(dict.fromkeys(name for name, *_ in cells))
 distances = {}
 for row in declared.TABLE_1:
     if row.name in run_so_far:
-        perturbed = [run for run in records.longest(row) if run.S == "perturbed"]
-        distances[row.name] = {p: [s["KL to ideal"] for s in records.scores(perturbed, p)] for p in records.PREDICTORS}
+        runs = records.of_left_half(row)
+        distances[row.name] = {p: [s["KL to ideal"] for s in records.scores(runs, p)] for p in records.PREDICTORS}
 print("there are records:", len(run_so_far) > 0)
 print(
     "every distilled student is nearer to the ideal than standard dropout:",

@@ -9,6 +9,9 @@ import torch
 torch.set_num_threads(1)
 
 
+compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="compiling takes a C++ compiler")
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """A headless Chromium: the system's, or the one that Playwright installed. Without one the test is skipped."""

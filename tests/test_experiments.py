@@ -27,8 +27,7 @@ from helpers.experiments.__main__ import main
 from helpers.experiments.declared import Row, Run
 from helpers.experiments.running import perform
 from helpers.seeding import derived
-
-compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="compiling takes a C++ compiler")
+from tests.conftest import compiler
 
 
 def small_network(widths=(20,)):

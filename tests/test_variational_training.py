@@ -1,13 +1,12 @@
 """Raising the evidence lower bound: what is raised, what it finds, and that an interrupted run goes on to the same end."""
 
-import shutil
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from helpers import elbo, predictors, variational
+from tests.conftest import compiler
 
 N, D, K = 400, 10, 3
 RELEVANT = 3  # features, of D
@@ -119,7 +118,7 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(tmp_path):
         elbo.maximise(network(), x, y, epochs=8, warm_up=(1, 5), progress=False, checkpoint=tmp_path / "run.pt")
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling takes a C++ compiler")
+@compiler
 @pytest.mark.parametrize("kl", [variational.kl, variational.kl_cubic])
 def test_a_compiled_divergence_leads_to_the_same_weights(kl):
     x, y = examples()

@@ -35,9 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
                     require_place_of_its_own(asked)
                     runs = [replace(run, row=replace(run.row, batch_size=asked.batch_size)) for run in runs]
                 if asked.scheduler:
-                    report(perform_all(runs, asked.scheduler, asked.device, asked.folder), asked.folder)
+                    carried_out = perform_all(runs, asked.scheduler, asked.device, asked.folder)
                 else:
-                    report(perform_here(runs, asked.device, asked.folder), asked.folder)
+                    carried_out = perform_here(runs, asked.device, asked.folder)
+                report(carried_out, asked.folder)
     except (ValueError, OSError, MemoryError, ImportError) as error:
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt:

@@ -14,13 +14,13 @@ from helpers.seeding import derived
 PART = 25  # masks of the ideal predictor that are averaged between two checkpoints
 
 
-def ideal(teacher: nn.Module, x: Tensor, masks: int, path: Path, progress: bool = True) -> Tensor:
+def ideal(teacher: nn.Module, x: Tensor, masks: int, path: Path, progress: bool) -> Tensor:
     """What stands for the ideal predictor's probabilities [N, K] of `x`: the Monte Carlo prediction with many masks."""
     return averages(teacher, x, [*range(PART, masks, PART), masks], 0, path, progress)[masks]
 
 
 def averages(
-    teacher: nn.Module, x: Tensor, masks: Sequence[int], seed: int, path: Path, progress: bool = True
+    teacher: nn.Module, x: Tensor, masks: Sequence[int], seed: int, path: Path, progress: bool
 ) -> dict[int, Tensor]:
     """The Monte Carlo prediction [N, K] with each number of `masks`, which grow; the first masks of each are all those of
     the one before. Those that are saved near `path` are read, and the others are added to them.

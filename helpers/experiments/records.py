@@ -164,6 +164,11 @@ def longest(row: Row, profile: str = "full", folder: Path = DATA) -> list[Run]:
     return next((runs for runs in by_length if any_recorded(runs, folder)), by_length[0])
 
 
+def of_left_half(row: Row, profile: str = "full", folder: Path = DATA) -> list[Run]:
+    """Those of the `longest` runs of a row whose students saw perturbed images: all repetitions."""
+    return [run for run in longest(row, profile, folder) if run.S == "perturbed"]
+
+
 def any_recorded(runs: Iterable[Run], folder: Path = DATA) -> bool:
     """Whether any of `runs` has a record."""
     return any(record(run, folder).exists() for run in runs)
@@ -183,7 +188,7 @@ def left(profile: str = "full", folder: Path = DATA):
 
     rows = {}
     for row in TABLE_1:
-        runs = [run for run in longest(row, profile, folder) if run.S == "perturbed"]
+        runs = of_left_half(row, profile, folder)
         for predictor in PREDICTORS:
             paper = {"paper: error [%]": published("table 1 left", row.name, predictor)}
             rows[row.name, predictor] = {**paper, **cells(runs, predictor, folder), "epochs": epochs(runs, folder)}
@@ -233,7 +238,7 @@ def learning_rates(profile: str = "full", folder: Path = DATA):
 
 def by_masks(row: Row, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
     """Fig. 2 for one row: {predictor: {passes: scores of each repetition}}, as far as there are records."""
-    runs = [run for run in longest(row, profile, folder) if run.S == "perturbed"]
+    runs = of_left_half(row, profile, folder)
     found = contents(runs, folder)
     curves = [content["Monte Carlo by masks"] for content in found if "Monte Carlo by masks" in content]
     if not curves:
