@@ -376,7 +376,7 @@ def test_where_records_come_from_is_said_in_a_sentence():
     second = content("abcdefghij+", "2026-01-01T03:04", processor="x86_64")
     assert records.origin([]) == "There are no records."
     assert records.origin([first]) == "*1 record, 2026-01-02; commit 123456789; device cpu; PyTorch 2.9.*"
-    both = "*2 records, 2026-01-01 to 2026-01-02; commits 123456789, abcdefghi; devices cpu, x86_64; PyTorch 2.9.*"
+    both = "*2 records, 2026-01-01 to 2026-01-02; commits 123456789, abcdefghi+; devices cpu, x86_64; PyTorch 2.9.*"
     assert records.origin([first, second]) == both
 
 

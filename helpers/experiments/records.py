@@ -256,7 +256,7 @@ def provenance(folder: Path = DATA):
     return pd.DataFrame.from_dict(
         {
             name: {
-                "commit": content["commit"][:9] + "+" * content["commit"].endswith("+"),
+                "commit": short(content["commit"]),
                 "date": content["date"][:10],
                 "device": content["device"],
                 "torch": content["versions"]["torch"],
@@ -266,6 +266,11 @@ def provenance(folder: Path = DATA):
         },
         orient="index",
     )
+
+
+def short(commit: str) -> str:
+    """As much of a commit as names it, with the "+" of code that had been changed since."""
+    return commit[:9] + "+" * commit.endswith("+")
 
 
 def origin(found: list[dict]) -> str:
@@ -278,7 +283,7 @@ def origin(found: list[dict]) -> str:
         return f"{kind}{'s' * (len(different) > 1)} {', '.join(different)}"
 
     dates = sorted(content["date"][:10] for content in found)
-    commits = each("commit", (content["commit"][:9] for content in found))
+    commits = each("commit", (short(content["commit"]) for content in found))
     devices = each("device", (content.get("device") or content["processor"] for content in found))
     versions = each("PyTorch", (content["versions"]["torch"] for content in found))
     number = f"{len(found)} record{'s' * (len(found) > 1)}"
