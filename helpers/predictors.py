@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from helpers import gates, moments, prefix, thinned
 from helpers.draws import require_draws
+from helpers.folding import same
+from helpers.halves import whole
 from helpers.inputs import Inputs, call, each, parts, require_finite, require_positive, size, split
 from helpers.seeding import seeded
 
@@ -84,7 +86,7 @@ def monte_carlo(
 
     Each example gets masks of its own in each pass. The mean is accumulated: memory does not grow with `m`. What no gate
     reaches in the network runs once, not `m` times, and where the rest is small, several masks share a pass
-    (`helpers.prefix`).
+    (`helpers.halves`).
 
     Parameters
     ----------
@@ -175,10 +177,10 @@ def exact(
         )
     transform = output if mean == "arithmetic" else partial(log, output)
     with gates.sampling(model):
-        halves = prefix.split(model, first_batch(model, x, 1))
+        halves = prefix.halved(model, first_batch(model, x, 1))
     require_rows_apart(model, x, shapes, output)
     if not halves.folds:
-        halves = prefix.whole(model)
+        halves = whole(model)
 
     def expectation(batch: Inputs) -> Tensor:
         with gates.deterministic(model):
@@ -247,7 +249,7 @@ def over_masks(
     first = first_batch(model, x, batch_size)
     with gates.sampling(model), seeded(seed, device_of(model)), explained(model, x):
         require_draws(model, first, partial(predictions, output))
-        halves = prefix.split(model, first)
+        halves = prefix.halved(model, first)
 
         def mean(batch: Inputs) -> Tensor:
             values, n, total = halves.before(batch), size(batch), None
@@ -269,7 +271,7 @@ def over_thinned_networks(
     require_positive("the number of masks m", m)
     require_finite(x)
     with gates.sampling(model), seeded(seed, device_of(model)), explained(model, x):
-        halves = prefix.split(model, first_batch(model, x, batch_size))
+        halves = prefix.halved(model, first_batch(model, x, batch_size))
         thinned.require_thinnable(halves.layers)
         h = in_batches(lambda batch: halves.before(batch)[0], model, x, batch_size).to(device_of(model))
         with torch.no_grad():
@@ -293,7 +295,7 @@ def require_rows_apart(model: nn.Module, x: Inputs, shapes: Mapping[str, torch.S
             return predictions(output, call(model, each(lambda part: part[examples], two)))
 
     first, last = (0, 0), (size(two) - 1, 1)  # example and mask
-    if not prefix.same(under(first, last), torch.cat([under(first), under(last)])):
+    if not same(under(first, last), torch.cat([under(first), under(last)])):
         raise ValueError(
             f"what {type(model).__name__} makes of an example depends on the rest of its batch, as with a BatchNorm that keeps "
             "no statistics, so that its masks cannot be taken one by one. Use monte_carlo with a large m."

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from torch import nn
 
-from helpers import predictors, prefix
+from helpers import halves, predictors
 
 K = 3
 EVERY = [predictors.standard, predictors.monte_carlo, predictors.geometric, predictors.exact]
@@ -247,14 +247,14 @@ def test_large_inputs_are_worked_through_in_batches(predict, m, batch_size):
 def test_masks_share_a_pass_as_long_as_it_is_small(predict, monkeypatch):
     model, x, seen = perceptron(0.5), torch.randn(10, 4), []
     model[-1].register_forward_hook(lambda layer, inputs, output: seen.append(len(inputs[0])))
-    monkeypatch.setattr(prefix, "VALUES", 10 * 5 * 3)  # three masks for ten examples of the five units that meet gates
+    monkeypatch.setattr(halves, "VALUES", 10 * 5 * 3)  # three masks for ten examples of the five units that meet gates
     predict(model, x, 8)
     assert seen[5:] == [30, 30, 20]
-    monkeypatch.setattr(prefix, "VALUES", 1)
+    monkeypatch.setattr(halves, "VALUES", 1)
     predict(model, x, 3)
     assert seen[-3:] == [10, 10, 10]
-    monkeypatch.setattr(prefix, "VALUES", 10**9)
-    monkeypatch.setattr(prefix, "ROWS", 50)
+    monkeypatch.setattr(halves, "VALUES", 10**9)
+    monkeypatch.setattr(halves, "ROWS", 50)
     predict(model, x, 7)
     assert seen[-2:] == [50, 20]
 
@@ -295,7 +295,7 @@ def numbers_in_memory():
 @pytest.mark.parametrize("predict", SAMPLING)
 def test_memory_does_not_grow_with_the_number_of_masks(predict, monkeypatch):
     """Not one of 10,000 outputs is kept, neither as it is nor as a probability, a logarithm or a row of a larger one."""
-    monkeypatch.setattr(prefix, "VALUES", 1)  # so that each pass has one mask
+    monkeypatch.setattr(halves, "VALUES", 1)  # so that each pass has one mask
     model, passes, held = perceptron(0.5), -5, {}  # after five that try the network's parts
 
     def count(layer, inputs, output):

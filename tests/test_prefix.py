@@ -1,4 +1,4 @@
-"""A network in two parts is the network, to the last random number, and its first part is not repeated."""
+"""A network in two halves is the network, to the last random number, and its first half is not repeated."""
 
 import itertools
 import logging
@@ -269,7 +269,7 @@ def channels_last():
 VECTOR, STEPS, IMAGE = (6,), (5, 6), (3, 8, 8)
 linear = partial(nn.Linear, 6, 6)
 
-# What runs once: a layer of the first part, by name, or nothing.
+# What runs once: a layer of the first half, by name, or nothing.
 
 
 def mobilenet():
@@ -389,9 +389,9 @@ def test_the_parts_return_what_the_network_returns(case):
     """From the same random numbers; the inputs stay as they are."""
     model, x, _ = case
     with gates.sampling(model):
-        parts = prefix.split(model, x)
+        halves = prefix.halved(model, x)
         expected = from_seed(lambda: model(x.clone()))
-        found = from_seed(lambda: parts.after(*parts.copies(parts.before(x.clone()), 1)))
+        found = from_seed(lambda: halves.after(*halves.copies(halves.before(x.clone()), 1)))
         torch.testing.assert_close(found, expected)
         with torch.no_grad():
             assert not torch.allclose(model(x.clone()), expected), "there would be nothing to see"
@@ -401,19 +401,19 @@ def test_passes_are_the_second_part_of_copies(case):
     """From the same random numbers, though the copies are not always made."""
     model, x, _ = case
     with gates.sampling(model):
-        parts = prefix.split(model, x)
-        values = from_seed(lambda: parts.before(x.clone()))
-        times = 3 if parts.folds else 1
-        expected = from_seed(lambda: parts.after(*parts.copies(values, times)))
-        torch.testing.assert_close(from_seed(lambda: parts.passes(values, times)), expected)
+        halves = prefix.halved(model, x)
+        values = from_seed(lambda: halves.before(x.clone()))
+        times = 3 if halves.folds else 1
+        expected = from_seed(lambda: halves.after(*halves.copies(values, times)))
+        torch.testing.assert_close(from_seed(lambda: halves.passes(values, times)), expected)
 
 
 def test_copies_are_not_made_where_a_gate_comes_first():
     model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.3), nn.Linear(6, 2))
     with gates.sampling(model):
-        parts = prefix.split(model, torch.randn(5, 4))
-        parts.copies = None
-        assert parts.passes(parts.before(torch.randn(5, 4)), 7).shape == (35, 2)
+        halves = prefix.halved(model, torch.randn(5, 4))
+        halves.copies = None
+        assert halves.passes(halves.before(torch.randn(5, 4)), 7).shape == (35, 2)
 
 
 def test_what_the_gates_do_not_reach_is_computed_once_and_each_copy_meets_gates_of_its_own(case):
@@ -422,11 +422,11 @@ def test_what_the_gates_do_not_reach_is_computed_once_and_each_copy_meets_gates_
     with gates.sampling(model), torch.no_grad():
         if once is not None:
             model.get_submodule(once).register_forward_hook(lambda layer, inputs, output: ran.append(1))
-        parts = prefix.split(model, x)
+        halves = prefix.halved(model, x)
         ran.clear()
-        values = parts.before(x.clone())
-        times = 40 if parts.folds else 1
-        y = [parts.passes(values, times).view(times, 5, -1) for _ in range(40 // times)]
+        values = halves.before(x.clone())
+        times = 40 if halves.folds else 1
+        y = [halves.passes(values, times).view(times, 5, -1) for _ in range(40 // times)]
     assert len(ran) == (once is not None)
     y = torch.cat(y)
     assert len(y.flatten(1).unique(dim=0)) > 10, (
@@ -443,14 +443,14 @@ def test_with_their_gates_at_rest_all_copies_are_the_deterministic_pass(case):
     if isinstance(model, Functional | Noisy | DropsWeights) or any(
         isinstance(module, DropPath) for module in model.modules()
     ):
-        pytest.skip("its parts were traced while it drops")
+        pytest.skip("its halves were traced while it drops")
     with gates.sampling(model):
-        parts = prefix.split(model, x)
+        halves = prefix.halved(model, x)
     with gates.deterministic(model), torch.no_grad():
-        times = 3 if parts.folds else 1
+        times = 3 if halves.folds else 1
         expected = model(x.clone()).repeat(times, 1)
-        torch.testing.assert_close(parts.after(*parts.copies(parts.before(x.clone()), times)), expected)
-        torch.testing.assert_close(parts.passes(parts.before(x.clone()), times), expected)
+        torch.testing.assert_close(halves.after(*halves.copies(halves.before(x.clone()), times)), expected)
+        torch.testing.assert_close(halves.passes(halves.before(x.clone()), times), expected)
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_copies_are_made_only_where_examples_are_rows(name, folds):
     make, shape, _ = NETWORKS[name]
     model = make().eval()
     with gates.sampling(model):
-        assert prefix.split(model, torch.randn(5, *shape)).folds == folds
+        assert prefix.halved(model, torch.randn(5, *shape)).folds == folds
 
 
 @pytest.mark.parametrize(
@@ -521,16 +521,16 @@ def test_a_random_path_is_not_taken_once_and_for_all(draw, drops_first):
     with gates.sampling(model):
         for seed in range(10):
             torch.manual_seed(seed), random.seed(seed), np.random.seed(seed)
-            parts = prefix.split(model, x)
-            assert parts.before(x)[0] is x and not parts.folds
+            halves = prefix.halved(model, x)
+            assert halves.before(x)[0] is x and not halves.folds
 
 
 def test_numbers_that_no_seed_repeats_are_not_taken_for_gates():
     np.random.seed(0)
     model, x = nn.Sequential(linear(), MaskOfNumPy(), nn.Linear(6, K)), torch.randn(5, 6)
     with gates.sampling(model):
-        parts = prefix.split(model, x)
-    assert parts.before(x)[0] is x and not parts.folds
+        halves = prefix.halved(model, x)
+    assert halves.before(x)[0] is x and not halves.folds
 
 
 @pytest.mark.parametrize("call", range(6))
@@ -546,8 +546,8 @@ def test_numbers_that_another_thread_draws_meanwhile_change_nothing(call, monkey
     monkeypatch.setattr(prefix, "random_state", interrupted)
     model, x = nn.Sequential(linear(), nn.Dropout(0.5), nn.Linear(6, K)), torch.randn(5, 6)
     with gates.sampling(model):
-        parts = prefix.split(model, x)
-    assert parts.folds and parts.before(x)[0] is not x
+        halves = prefix.halved(model, x)
+    assert halves.folds and halves.before(x)[0] is not x
 
 
 @pytest.mark.parametrize(
@@ -563,15 +563,15 @@ def test_numbers_that_another_thread_draws_meanwhile_change_nothing(call, monkey
 def test_a_pass_has_no_more_masks_than_its_widest_layer_allows(after, m):
     model, x = nn.Sequential(nn.Linear(20, 64), nn.Dropout(0.5), *after), torch.randn(64, 20)
     with gates.sampling(model), torch.no_grad():
-        parts = prefix.split(model, x)
-        assert parts.folds and max(parts.rounds(parts.before(x), 100)) == m
+        halves = prefix.halved(model, x)
+        assert halves.folds and max(halves.rounds(halves.before(x), 100)) == m
 
 
 def test_a_network_that_runs_whole_is_told_about_in_the_log_alone(caplog):
     make, shape, _ = NETWORKS["control flow"]
     model = make().eval()
     with caplog.at_level(logging.DEBUG, "helpers.prefix"), gates.sampling(model):
-        prefix.split(model, torch.randn(5, *shape))
+        prefix.halved(model, torch.randn(5, *shape))
     (record,) = caplog.records
     assert record.levelno == logging.DEBUG
     assert "runs whole in every pass: " in record.message
@@ -591,7 +591,7 @@ def test_the_network_stays_as_it_was(case):
     modes = [module.training for module in model.modules()]
     with gates.sampling(model):
         before = contents(model)
-        prefix.split(model, x)
+        prefix.halved(model, x)
         changed = {
             name
             for now, then in zip(contents(model), before, strict=True)
@@ -610,7 +610,7 @@ def test_the_global_random_state_is_left_alone(case):
     model, x, _ = case
     before = torch.get_rng_state()
     with gates.sampling(model):
-        prefix.split(model, x)
+        prefix.halved(model, x)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -643,11 +643,11 @@ def test_several_inputs_are_followed_like_one(x):
         return model(**x) if isinstance(x, dict) else model(*x)
 
     with gates.sampling(model), torch.no_grad():
-        parts = prefix.split(model, x)
+        halves = prefix.halved(model, x)
         model.left.register_forward_hook(lambda layer, inputs, output: ran.append(1))
-        parts = prefix.split(model, x)
+        halves = prefix.halved(model, x)
         ran.clear()
-        found = from_seed(lambda: parts.after(*parts.copies(parts.before(x), 1)))
-        assert parts.folds and len(ran) == 1
+        found = from_seed(lambda: halves.after(*halves.copies(halves.before(x), 1)))
+        assert halves.folds and len(ran) == 1
         torch.testing.assert_close(found, from_seed(run))
-        assert parts.after(*parts.copies(parts.before(x), 4)).shape == (20, K)
+        assert halves.after(*halves.copies(halves.before(x), 4)).shape == (20, K)
