@@ -169,13 +169,16 @@ records.provenance()
 # the *masks* matter, not how much a new training run would.)
 
 # %%
-cells = []
+cells, shorter = [], {}
 for name, predictor in left.index:
     ours = left.loc[(name, predictor), "error [%]"]
     if ours != "not run":
         published = left.loc[(name, predictor), "paper: error [%]"]
         cells.append((name, predictor, *(float(text.split(" ± ")[0]) for text in (published, ours))))
-plots.against_paper(cells)
+        here, there = left.loc[(name, predictor), "epochs"].split(" of ")
+        if here != there:
+            shorter[name] = f"{here} of {there}"
+plots.against_paper(cells, shorter)
 
 # %% [markdown]
 # *Our test errors against the published ones. On the dashed line they agree.*

@@ -76,8 +76,14 @@ def by_masks(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]], 
     return figure
 
 
-def against_paper(cells: Sequence[tuple[str, str, float, float]]) -> Figure:
-    """Our errors against the paper's: one point for each (row, predictor, published error [%], ours [%])."""
+def against_paper(cells: Sequence[tuple[str, str, float, float]], epochs: Mapping[str, str]) -> Figure:
+    """Our errors against the paper's.
+
+    Parameters
+    ----------
+    cells : one point for each (row, predictor, published error [%], ours [%]).
+    epochs : {row: "26 of 260"} for rows whose schedule was shorter than the paper's, which say so.
+    """
     figure = Figure(figsize=(5.2, 4.6), layout="tight")
     axis = figure.subplots()
     values = [value for cell in cells for value in cell[2:]]
@@ -86,8 +92,9 @@ def against_paper(cells: Sequence[tuple[str, str, float, float]]) -> Figure:
     for row, name, published, ours in cells:
         axis.scatter(published, ours, color=COLOURS[name], marker=MARKERS[name], s=40, zorder=3)
         if name == "standard":
-            beside = {"xytext": (8, -4)} if published**2 < ends[0] * ends[1] else {"xytext": (4, -22), "ha": "right"}
-            axis.annotate(row, (published, ours), textcoords="offset points", fontsize=9, **beside)
+            beside = {"xytext": (8, -4)} if published**2 < ends[0] * ends[1] else {"xytext": (-12, 4), "ha": "right"}
+            text = f"{row}\n({epochs[row]} epochs)" if row in epochs else row
+            axis.annotate(text, (published, ours), textcoords="offset points", fontsize=9, **beside)
     for name in dict.fromkeys(cell[1] for cell in cells):
         axis.scatter([], [], color=COLOURS[name], marker=MARKERS[name], label=name)
     axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
