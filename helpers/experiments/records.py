@@ -204,8 +204,8 @@ def right(profile: str = "full", folder: Path = DATA):
         runs = longest(row, profile, folder)
         for kind in KINDS if len({run.S for run in runs}) > 1 else ():
             paper = {"paper: error [%]": published("table 1 right", row.name, "test" if kind == "unseen" else kind)}
-            ours = cells([run for run in runs if kind == run.S], "distilled", folder)
-            rows[row.name, kind] = {**paper, **ours, "epochs": epochs(runs, folder)}
+            of_kind = [run for run in runs if kind == run.S]
+            rows[row.name, kind] = {**paper, **cells(of_kind, "distilled", folder), "epochs": epochs(of_kind, folder)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
