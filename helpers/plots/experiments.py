@@ -72,6 +72,7 @@ def by_masks(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]], 
         axis.grid(alpha=0.25)
         axis.set_title(title)
     axes[1].set_yscale("log")
+    plain_numbers(axes[1])
     axes[0].legend(frameon=False)
     return figure
 
