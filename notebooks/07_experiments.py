@@ -289,8 +289,9 @@ if (datasets.CACHE / "cifar10.npz").exists():
     x, labels = photographs.inputs(photographs.test.images[:300]), photographs.test.labels[:300]
     torch.manual_seed(0)
     kinds = {"as they are": x, "perturbed": datasets.drop_pixels(x, 0.2)}
+    teachers = {"cifar10-quick.teacher.full": networks.Quick(), "cifar10-nin.teacher.short": networks.NiN()}
     errors = {}
-    for network, name in {networks.Quick(): "cifar10-quick.teacher.full", networks.NiN(): "cifar10-nin.teacher.short"}.items():
+    for name, network in teachers.items():
         network.load_state_dict(load_file(records.weights(f"table-1.{name}")))
         errors |= {(type(network).__name__, kind): wrong(network, images, labels) for kind, images in kinds.items()}
     display(pd.DataFrame.from_dict(errors, orient="index").rename_axis(columns="error [%] on 300 test images").round(1))
