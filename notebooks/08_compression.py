@@ -240,10 +240,10 @@ draw(32)
 # %% [markdown]
 # ## Figure 3: the records
 #
-# What follows was not run here; it is read from the files in `data/runs` that the runs wrote, one for each size (on the left
-# there is none for 16 units). The schedule is the paper's: 30 epochs on perturbed photographs, from the teacher's last
-# learning rate on. Of the networks that are trained from labels one has been run, with half of all units and without
-# dropout; each of them takes the 300 epochs of a teacher.
+# What follows was not run here; it is read from the files in `data/runs` that the runs wrote, one for each size. The schedule
+# is the paper's: 30 epochs on perturbed photographs, from the teacher's last learning rate on. Of the networks that are
+# trained from labels one has been run, with half of all units and without dropout; each of them takes the 300 epochs of a
+# teacher.
 
 # %%
 quick_parameters = {
