@@ -250,7 +250,7 @@ quick_parameters = {
     side: {size: networks.parameter_count(networks.Quick(widths=widths)) for size, widths in sizes.items()}
     for side, sizes in declared.WIDTHS.items()
 }
-quick_runs = [run for run in declared.table_1(declared.QUICK, "full") if run.S == "perturbed"]
+quick_runs = records.of_left_half(declared.QUICK)
 recorded = {side: records.by_size(side) for side in records.SIDES}
 
 

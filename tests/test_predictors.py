@@ -135,7 +135,7 @@ def test_exact_does_not_depend_on_how_the_work_is_cut(batch_size, mean):
     expected = enumerated(perceptron_logits, model, x, (5,), (0.3,), mean)
     model[-1].register_forward_hook(lambda layer, inputs, output: seen.append(len(inputs[0])))
     np.testing.assert_allclose(predictors.exact(model, x, mean, batch_size=batch_size).numpy(), expected, atol=1e-6)
-    assert max(seen) <= max(batch_size, 2), "two copies of an example are what a network's parts are tried with"
+    assert max(seen) <= max(batch_size, 2), "two copies of an example are what a network's halves are tried with"
 
 
 class GatesForEachStep(nn.Module):
@@ -296,7 +296,7 @@ def numbers_in_memory():
 def test_memory_does_not_grow_with_the_number_of_masks(predict, monkeypatch):
     """Not one of 10,000 outputs is kept, neither as it is nor as a probability, a logarithm or a row of a larger one."""
     monkeypatch.setattr(halves, "VALUES", 1)  # so that each pass has one mask
-    model, passes, held = perceptron(0.5), -5, {}  # after five that try the network's parts
+    model, passes, held = perceptron(0.5), -5, {}  # after five that try the network's halves
 
     def count(layer, inputs, output):
         nonlocal passes
