@@ -71,9 +71,11 @@ def test_all_of_table_1_is_declared():
     assert {name for name, _ in right} == set(paper["table 1 right"])
 
 
-def test_figure_3_has_eight_sizes_on_either_side_distilled_and_from_labels():
+def test_figure_3_has_eight_sizes_on_either_side_distilled_on_two_kinds_of_images_and_from_labels():
     left, right = (EXPERIMENTS[f"figure-3-{side}"]("full") for side in ("left", "right"))
-    assert len(left) == len(right) == 8 * 3 * 5
+    assert len(left) == len(right) == 8 * 4 * 5
+    ways = {("perturbed", None), ("train", None), ("perturbed", "with dropout"), ("perturbed", "without dropout")}
+    assert {(run.S, run.labels) for run in left} == {(run.S, run.labels) for run in right} == ways
     assert {run.widths[3] for run in left} == set(range(8, 65, 8))
     assert {run.widths[:3] for run in left} == {(32, 32, 64)}
     assert {tuple(8 * w / full for w, full in zip(run.widths, (32, 32, 64, 64), strict=True)) for run in right} == {
@@ -114,9 +116,10 @@ def test_the_trials_on_mnist_change_the_learning_rate_and_in_one_of_them_the_pla
 @pytest.mark.parametrize(("side", "size"), [("figure-3-left", 56), ("figure-3-right", 4)])
 def test_the_trials_of_a_small_student_share_the_teacher_and_the_size(side, size):
     runs = [run for run in EXPERIMENTS["small-student"]("full", 1) if run.experiment == side]
-    (paper,) = [run for run in EXPERIMENTS[side]("full", 1) if run.variant == f"distilled-{size}"]
-    assert {run.teacher for run in runs} == {paper.teacher} and {run.widths for run in runs} == {paper.widths}
-    tried = {(run.S, run.row.distillation_lr[0], run.row.distillation_lr[20]) for run in (paper, *runs)}
+    runs += [run for run in EXPERIMENTS[side]("full", 1) if run.variant in (f"distilled-{size}", f"train-{size}")]
+    assert len(runs) == 4
+    assert len({run.teacher for run in runs}) == len({run.widths for run in runs}) == 1
+    tried = {(run.S, run.row.distillation_lr[0], run.row.distillation_lr[20]) for run in runs}
     assert tried == {(S, *lr) for S in ("perturbed", "train") for lr in ((0.005, 0.0005), (0.05, 0.005))}
 
 
@@ -271,14 +274,15 @@ def test_figure_3_is_read_from_its_records(folder, monkeypatch):
         monkeypatch.setattr(module, "WIDTHS", {"figure-3-left": sizes})
     monkeypatch.setattr(records, "QUICK", SMALL)
     runs = declared.figure_3("figure-3-left", "short", 2)
-    assert len(runs) == 3 * 2 * 2
+    assert len(runs) == 4 * 2 * 2
     monkeypatch.setattr(records, "figure_3", lambda side, profile: declared.figure_3(side, profile, 2))
     assert records.by_size("figure-3-left", "short", folder) == {}
     assert (records.sizes("short", folder)["distilled: error [%]"] == "not run").all()
     for run in runs:
         run_here(run, folder)
     curves = records.by_size("figure-3-left", "short", folder)
-    assert set(curves) == {"distilled", "from labels, with dropout", "from labels, without dropout"}
+    labelled = {"from labels, with dropout", "from labels, without dropout"}
+    assert set(curves) == {"distilled", "distilled on training images", *labelled}
     assert all({size: len(found) for size, found in curve.items()} == {20: 2, 5: 2} for curve in curves.values())
     table = records.sizes("short", folder)
     small, large = curves["distilled"][5], networks.parameter_count(SMALL.network())

@@ -291,13 +291,18 @@ def origin(found: list[dict]) -> str:
 
 
 def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
-    """One side of Fig. 3: {how the network was made: {its size: scores of each repetition}}, as far as there are records."""
+    """One side of Fig. 3: {`curve`: {size of the network: scores of each repetition}}, as far as there are records."""
     curves: dict[str, dict[int, list]] = {}
     for run in figure_3(side, profile):
         if found := scores([run], run.way, folder):
             size = int(run.variant.rpartition("-")[2])
-            curves.setdefault(run.way, {}).setdefault(size, []).extend(found)
+            curves.setdefault(curve(run), {}).setdefault(size, []).extend(found)
     return curves
+
+
+def curve(run: Run) -> str:
+    """The curve of Fig. 3 of which a run is a point: how its network was made."""
+    return f"{run.way} on training images" if run.S == "train" else run.way
 
 
 def sizes(profile: str = "full", folder: Path = DATA):
@@ -306,14 +311,18 @@ def sizes(profile: str = "full", folder: Path = DATA):
 
     whole, rows = networks.parameter_count(QUICK.network()), {}
     for side, widths in WIDTHS.items():
-        curves, ways = by_size(side, profile, folder), dict.fromkeys(run.way for run in figure_3(side, profile))
+        curves, ways = by_size(side, profile, folder), dict.fromkeys(curve(run) for run in figure_3(side, profile))
         for size in widths:
             found = {way: curves.get(way, {}).get(size, []) for way in ways}
             count = networks.parameter_count(QUICK.network(widths=widths[size]))
             rows[SIDES[side], size] = {
                 "parameters left [%]": round(100 * count / whole),
                 **{f"{way}: error [%]": cell([s["error"] for s in runs]) for way, runs in found.items()},
-                "distilled: KL to ideal [nats]": cell([s["KL to ideal"] for s in found["distilled"]], 4),
+                **{
+                    f"{way}: KL to ideal [nats]": cell([s["KL to ideal"] for s in runs], 4)
+                    for way, runs in found.items()
+                    if way.startswith("distilled")
+                },
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -324,8 +333,8 @@ def small_students(profile: str = "full", folder: Path = DATA):
 
     rows = {}
     for side, size in TRIED.items():
-        as_in_the_paper = [run for run in figure_3(side, profile, 1) if run.variant == f"distilled-{size}"]
-        for run in as_in_the_paper + [run for run in small_student(profile, 1) if run.experiment == side]:
+        runs = [run for run in figure_3(side, profile, 1) if run.variant in (f"distilled-{size}", f"train-{size}")]
+        for run in runs + [run for run in small_student(profile, 1) if run.experiment == side]:
             rows[SIDES[side], size, run.S, run.row.distillation_lr[0]] = cells([run], "distilled", folder)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["what shrinks", "size", "S", "learning rate"])
 
