@@ -97,6 +97,9 @@ def made(name):
     if name == "ViT":
         nn.init.normal_(model.heads.head.weight)  # torchvision starts it at zero
     x = images(*shape)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0  # or an untrained MobileNet, which remembers slowly, says the same of everything
     with torch.no_grad():
         model.train()(x)  # statistics for BatchNorm to remember
     return model.eval(), x
@@ -138,8 +141,7 @@ def test_a_pass_is_as_scattered_as_a_plain_one(case):
         torch.manual_seed(0)
         plain = model(one.clone()).softmax(-1).var(0).sum()
     found = predictors.monte_carlo(model, one, 1, seed=1, batch_size=200).var(0).sum()
-    if plain > 1e-9:  # an untrained MobileNet says the same of everything
-        assert 0.5 < found / plain < 2
+    assert 0.5 < found / plain < 2
 
 
 def test_the_student_is_a_plain_deterministic_network_that_has_learned(case):
