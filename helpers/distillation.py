@@ -121,6 +121,7 @@ def distill(
         raise ValueError(f"the student drops units itself, in {stochastic}; call gates.remove(student) first")
     student.to(device)
     divergence = loss_of_logits(loss, output)
+    drawing = gates.drawing(teacher)
     first = True
 
     def objective(x: Inputs) -> Tensor:
@@ -132,7 +133,7 @@ def distill(
             if first:
                 require_draws(teacher, x, partial(predictions, output))
                 require_deterministic(student, x, partial(predictions, output))
-            with torch.no_grad():
+            with drawing, torch.no_grad():
                 passes = [call(teacher, each(torch.clone, x)) for _ in range(samples)]
             logits = call(student, x)
         *full, q = (full_precision(z) for z in (*passes, logits))
@@ -145,7 +146,7 @@ def distill(
         f = sum(output(z) for z in full) / samples
         return divergence(f, q).mean()
 
-    with gates.sampling(teacher), recurrent_layers_in_training_mode(student):
+    with gates.sampling_modes(teacher), recurrent_layers_in_training_mode(student):
         descend(
             student,
             batches,

@@ -176,12 +176,24 @@ def sampling(model: nn.Module) -> Iterator[None]:
     ------
     ValueError : if `model` has no stochastic layer.
     """
+    with sampling_modes(model), drawing(model):
+        yield
+
+
+@contextmanager
+def sampling_modes(model: nn.Module) -> Iterator[None]:
+    """The modes of `sampling`, for passes that are each made inside `drawing`."""
     layers = require_stochastic_layers(model).values()
     # In eval mode PyTorch's transformer layer takes a fast path that skips the dropout of its parts.
     hosts = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer)]
-    drawn = nullcontext() if recomputes(model) else cheap_masks(model)
-    with training_mode_only_in(model, [*layers, *hosts]), drawn:
+    with training_mode_only_in(model, [*layers, *hosts]):
         yield
+
+
+def drawing(model: nn.Module) -> AbstractContextManager:
+    """How passes of `model` draw their gates: by `cheap_masks`, where that reaches them. It may be entered again and again,
+    once for each pass: everything else that PyTorch does in it becomes slower."""
+    return nullcontext() if recomputes(model) else cheap_masks(model)
 
 
 def recomputes(model: nn.Module) -> bool:

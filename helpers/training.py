@@ -1,8 +1,6 @@
 """Algorithm 1: dropout training (Rota Bulò et al. 2016, section 2)."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 
 from helpers import checkpoints, gates
 from helpers.batches import Shuffled
-from helpers.masks import cheap_masks
 from helpers.precision import mixed_precision
 from helpers.predictors import device_of, full_precision, require_finite, standard
 from helpers.seeding import seeded
@@ -67,13 +64,13 @@ def train(
     """
     require_examples(model, inputs, labels, perturb)
     device = device_of(model)
-    gates_drawn = nullcontext if gates.recomputes(model) else partial(cheap_masks, model)
+    drawing = gates.drawing(model)
 
     def objective(batch: tuple[Tensor, Tensor]) -> Tensor:
         x, y = (part.to(device) for part in batch)
         if perturb is not None:
             x = perturb(x)
-        with gates_drawn(), mixed_precision(device, autocast):
+        with drawing, mixed_precision(device, autocast):
             logits = model(x)  # in training mode: σ is sampled inside
         return F.cross_entropy(full_precision(logits), y)
 

@@ -676,8 +676,7 @@ def test_compiled_gates_have_the_distribution_of_eager_ones():
 def test_a_run_with_compiled_networks_is_as_good(folder, monkeypatch):
     """What a GPU would do (compile, bfloat16, PyTorch's own gates), done on this processor."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
-    for module in (training, gates):
-        monkeypatch.setattr(module, "cheap_masks", lambda model: contextlib.nullcontext())
+    monkeypatch.setattr(gates, "cheap_masks", lambda model: contextlib.nullcontext())
     monkeypatch.setattr(running, "compiled", lambda network: network.compile() or network)
     row = replace(SMALL, autocast=torch.bfloat16)
     eager, found = run_here(small(), folder / "eager"), run_here(replace(small(), row=row), folder)

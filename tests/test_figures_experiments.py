@@ -8,6 +8,7 @@ import torch
 
 matplotlib.use("Agg")
 
+from helpers.experiments import declared, records
 from helpers.plots import compression, experiments
 
 SCORES = ("error", "KL to ideal")
@@ -60,6 +61,11 @@ def test_figure_3_has_parameters_in_per_cent():
     assert list(line.get_xdata()) == [100.0, 25.0]
     assert list(line.get_ydata()) == [1.5, 3.0]
     assert list(figure.axes[0].lines[-1].get_ydata()) == [1.7, 1.7]
+
+
+def test_figure_3_has_a_style_for_every_curve_that_is_declared():
+    curves = {records.curve(run) for side in records.SIDES for run in declared.figure_3(side, "full", 1)}
+    assert len(curves) == 4 and curves == set(compression.STYLES)
 
 
 def test_the_choice_shows_costs_as_shares_of_the_largest():

@@ -11,6 +11,7 @@ from helpers.plots import COLOURS, plain_numbers
 
 STYLES = {
     "distilled": (COLOURS["distilled"], "D", "-"),
+    "distilled on training images": ("#0072B2", "s", ":"),
     "from labels, with dropout": ("#CC79A7", "o", "--"),
     "from labels, without dropout": ("#E69F00", "^", "-."),
 }
