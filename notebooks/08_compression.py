@@ -310,6 +310,8 @@ one_seen, every_seen = ({n: found[0] for n, found in recorded[side][seen].items(
 print("Students that saw training images:")
 print("left, 8 units: fewer errors than weight scaling of the whole:", one_seen[8]["error"] < standard["error"])
 print("left, 8 units: three times nearer to the ideal:", one_seen[8]["KL to ideal"] < standard["KL to ideal"] / 3)
+print("right, seven eighths: three times nearer, too:", every_seen[7]["KL to ideal"] < standard["KL to ideal"] / 3)
+print("right, seven eighths: as often right, or more:", every_seen[7]["error"] < standard["error"] + chance)
 print("right, six eighths: nearer to the ideal:", every_seen[6]["KL to ideal"] < standard["KL to ideal"])
 print("right, six eighths: but more often wrong:", every_seen[6]["error"] > standard["error"] + chance)
 print("right, four eighths: a quarter of the errors are spared:", every_seen[4]["error"] < 0.75 * every[4]["error"])
@@ -330,13 +332,13 @@ print("but is further from the ensemble than either student:", from_labels["KL t
 # **On the right** units that are drawn at random leave all layers at once, and what remains no longer fits together. On
 # perturbed photographs a student with seven eighths of the units is where a fresh start has brought it on the left; with six
 # it is further from the ideal than weight scaling of the whole network, and every further eighth costs. Here, too, the
-# images are most of it: photographs as they are bring the students with six and with four eighths three times nearer, the
-# first of them to where it is nearer to the ideal than weight scaling with all parameters, if more often wrong. With half of
-# all units larger steps change little. A network of that size that learns from labels for 300 epochs is right more often
-# still. It does not approximate the ensemble, from which it is further than either student; but what a small network can
-# know of the classes it learns better from their labels than in 30 epochs from a teacher. That agrees with the paper, whose
-# students win as long as no more than 40 % of the parameters go: with half of all units three quarters have gone. Whether
-# ours win where fewer go has not been run.
+# images are most of it: photographs as they are bring the students with seven, six and four eighths three times nearer. The
+# first of them is nearly four times nearer to the ideal than weight scaling with all parameters, and as often right; the
+# second is still nearer, but more often wrong. With half of all units larger steps change little. A network of that size
+# that learns from labels for 300 epochs is right more often still. It does not approximate the ensemble, from which it is
+# further than either student; but what a small network can know of the classes it learns better from their labels than in 30
+# epochs from a teacher. That agrees with the paper, whose students win as long as no more than 40 % of the parameters go:
+# with half of all units three quarters have gone. Whether ours win where fewer go has not been run.
 
 # %% [markdown]
 # The slider once more, now for Quick. Its errors are those of the records; the time is that of this machine, for batches
@@ -431,8 +433,8 @@ display(Markdown(saw + says.format(**paper["figure 3"])))
 # Against one trained *without* dropout there is no winner there, whatever the size: what differs is less than 500 digits can
 # tell. The paper's students lose where they get too small, and it gives a reason: distillation regularises, and a network
 # that is too small to overfit needs no regulariser, so that its units are better spent on the labels. Our comparison of
-# schedules suggests another one, which does not exclude the first: a student that has lost most of its units needs more
-# epochs, or larger steps, than the 30 at the teacher's last rates that all students get there.
+# schedules on digits suggests another one, which does not exclude the first: a student that has lost most of its units needs
+# more epochs, or larger steps, than the 30 at the teacher's last rates that all students get there.
 #
 # **In one sentence:** distillation fits whatever network you choose to the ensemble's average, and if that network is
 # large enough to follow, trained for long enough, and shown inputs like those that it will meet, size costs little.
