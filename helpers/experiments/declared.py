@@ -187,8 +187,8 @@ def table_1(row: Row, profile: str, repetitions: int = REPETITIONS) -> list[Run]
 def figure_3(side: str, profile: str, repetitions: int = REPETITIONS) -> list[Run]:
     """One side of Fig. 3: networks of all sizes, distilled, and trained from labels.
 
-    The paper's students saw perturbed images, and here those of a second curve the training images as they are. It does not
-    say whether its networks trained from labels had dropout, so there are both.
+    The paper's students saw perturbed images; here there are others that saw the training images as they are. The paper does
+    not say whether its networks trained from labels had dropout, so there are both.
     """
     ways = {
         "distilled": {},

@@ -291,7 +291,7 @@ def origin(found: list[dict]) -> str:
 
 
 def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
-    """One side of Fig. 3: {`curve`: {size of the network: scores of each repetition}}, as far as there are records."""
+    """One side of Fig. 3: {name of a curve: {size of the network: scores of each repetition}}, as far as there are records."""
     curves: dict[str, dict[int, list]] = {}
     for run in figure_3(side, profile):
         if found := scores([run], run.way, folder):
@@ -311,9 +311,9 @@ def sizes(profile: str = "full", folder: Path = DATA):
 
     whole, rows = networks.parameter_count(QUICK.network()), {}
     for side, widths in WIDTHS.items():
-        curves, ways = by_size(side, profile, folder), dict.fromkeys(curve(run) for run in figure_3(side, profile))
+        curves, labels = by_size(side, profile, folder), {curve(run): run.labels for run in figure_3(side, profile)}
         for size in widths:
-            found = {way: curves.get(way, {}).get(size, []) for way in ways}
+            found = {way: curves.get(way, {}).get(size, []) for way in labels}
             count = networks.parameter_count(QUICK.network(widths=widths[size]))
             rows[SIDES[side], size] = {
                 "parameters left [%]": round(100 * count / whole),
@@ -321,7 +321,7 @@ def sizes(profile: str = "full", folder: Path = DATA):
                 **{
                     f"{way}: KL to ideal [nats]": cell([s["KL to ideal"] for s in runs], 4)
                     for way, runs in found.items()
-                    if way.startswith("distilled")
+                    if not labels[way]
                 },
             }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -333,8 +333,8 @@ def small_students(profile: str = "full", folder: Path = DATA):
 
     rows = {}
     for side, size in TRIED.items():
-        runs = [run for run in figure_3(side, profile, 1) if run.variant in (f"distilled-{size}", f"train-{size}")]
-        for run in runs + [run for run in small_student(profile, 1) if run.experiment == side]:
+        students = [run for run in figure_3(side, profile, 1) if run.widths == WIDTHS[side][size] and not run.labels]
+        for run in students + [run for run in small_student(profile, 1) if run.experiment == side]:
             rows[SIDES[side], size, run.S, run.row.distillation_lr[0]] = cells([run], "distilled", folder)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["what shrinks", "size", "S", "learning rate"])
 
