@@ -10,6 +10,10 @@ BENCH := .venv-bench/.installed
 # everything many times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
+# Set-up leaves it to Python to compile what is imported, and to keep it. Where it is told not to, as in many containers, every
+# process would compile PyTorch anew, and take three times as long to begin.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help tour test browser lab notebooks experiments student grade site bench lock clean
 
@@ -79,13 +83,14 @@ endef
 export CHECK_VERSION
 
 # The stamp comes last, so that an installation that was interrupted is taken up again. Python compiles the modules that
-# are imported when they are: to do it for all of these packages would take a third of the time.
+# are imported when they are: to do it for all of these packages would take a third of the time. The lock is complete, and
+# pip need not look for what else its packages ask for.
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Name a Python 3.11 or newer: make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c "$$CHECK_VERSION"
 	@echo "Installing requirements.lock in .venv. On Linux that is about 5 GB, and takes some minutes, once."
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --disable-pip-version-check --no-compile -r requirements.lock
+	@.venv/bin/python -m pip install --disable-pip-version-check --no-compile --no-deps -r requirements.lock
 	@.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@touch $@
 
