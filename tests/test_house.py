@@ -122,6 +122,7 @@ LOCK_LINE = re.compile(
     | \#\ {4}make\ lock
     | [\w.-]+==[\w.]+ (\ ;\ [\w\s.'()<>=!*]+)?
     | \ {4}\#\ (via|via\ [\w.-]+|\ \ [\w.-]+) (\ \(pyproject\.toml\))?
+    | \ {4}\#\ \ \ -c\ \(workspace\)
     """,
     re.VERBOSE,
 )
