@@ -47,7 +47,7 @@ def figure_3(
     sides : {title: (curves, {size: parameters})}.
     teacher : {predictor: `measure` of its predictions with all parameters}, drawn as lines.
     """
-    figure = Figure(figsize=(5 * len(sides), 3.9), layout="tight")
+    figure = Figure(figsize=(5 * len(sides), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sides), squeeze=False)[0]
     for axis, (title, (curves, parameters)) in zip(axes, sides.items(), strict=True):
         curve(axis, curves, parameters, measure)
@@ -55,7 +55,7 @@ def figure_3(
             axis.axhline(value, color=COLOURS[name], linewidth=1.2, label=f"teacher, {name}")
         plain_numbers(axis)
         axis.set_title(title)
-    axes[-1].legend(frameon=False)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
