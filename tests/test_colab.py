@@ -21,6 +21,7 @@ from helpers import pages
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(path.stem for path in pages.NOTEBOOKS.glob("[0-9]*.ipynb"))
 REPOSITORY, TAG = pages.PROJECT["urls"]["Repository"], f"v{pages.PROJECT['version']}"
+BRIEF = "05_bregman_losses"  # the notebook that runs in the shortest time
 
 # What the suite has installed for other purposes, and Colab does not have.
 ABSENT = """
@@ -184,8 +185,9 @@ def test_every_notebook_finds_what_it_imports_on_colab(colab, tmp_path):
     ]
 
 
-@pytest.mark.slow  # an ordinary run has all of its set-up and imports above, and its other cells where they are compared
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == BRIEF else pytest.mark.slow) for name in NOTEBOOKS]
+)
 def test_a_notebook_runs_where_there_is_nothing_else(colab, tmp_path, name):
     notebook = committed(name)
     stored = [printed(cell) for cell in notebook.cells if "nbval-check-output" in cell.metadata.get("tags", [])]

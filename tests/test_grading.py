@@ -163,28 +163,16 @@ SUBMISSIONS = {
     "Smith [Bob]": (split, 1, "Correct", 1, "Correct"),
     "no JSON": (lambda released: None, 0, "cannot be read as a notebook", 0, "cannot be read"),
 }
-# Each of them takes a kernel of its own, and resembles one of the others.
-SLOW = ("deleted cell, syntax error", "renamed function", "checks replaced", "no cells", "checks copied")
 
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """The table of one run over the submissions that are not slow."""
-    return table_of([student for student in SUBMISSIONS if student not in SLOW], tmp_path_factory.mktemp("course"))
-
-
-@pytest.fixture(scope="module")
-def graded_slowly(tmp_path_factory):
-    """The same for the others."""
-    return table_of(SLOW, tmp_path_factory.mktemp("course"))
-
-
-def table_of(students, folder):
+    """The table of one run over all submissions."""
+    folder = tmp_path_factory.mktemp("course")
     source = folder / "stand_in.ipynb"
     nbformat.write(stand_in(), source)
     released = exercises.read(next(exercises.release([source], folder / "release").glob("*/*.ipynb")))
-    for student in students:
-        change, *_ = SUBMISSIONS[student]
+    for student, (change, *_) in SUBMISSIONS.items():
         path = folder / "submissions" / student / "notebooks" / "stand_in.ipynb"
         path.parent.mkdir(parents=True)
         notebook = change(nbformat.from_dict(released))
@@ -197,13 +185,10 @@ def table_of(students, folder):
         return grading.grade(folder / "submissions", folder / "grades", LIMITS, jobs=2)
 
 
-@pytest.mark.parametrize(
-    "student", [pytest.param(student, marks=pytest.mark.slow if student in SLOW else ()) for student in SUBMISSIONS]
-)
-def test_each_submission_gets_what_it_deserves(request, student):
+@pytest.mark.parametrize("student", SUBMISSIONS)
+def test_each_submission_gets_what_it_deserves(graded, student):
     _, *expected = SUBMISSIONS[student]
-    table = request.getfixturevalue("graded_slowly" if student in SLOW else "graded")
-    rows = table[table.student == student]
+    rows = graded[graded.student == student]
     assert list(rows.exercise) == ["my_kl", "my_other_kl"]
     assert list(rows.points) == expected[::2], list(rows.remark)
     for remark, pattern in zip(rows.remark, expected[1::2], strict=True):
@@ -218,7 +203,7 @@ def test_a_student_without_a_notebook_gets_nothing_and_is_in_the_table(graded):
 
 def test_the_summary_has_a_row_for_each_student_and_a_column_for_each_exercise(graded):
     table = grading.summary(graded)
-    assert set(table.index) == {*SUBMISSIONS, "nothing"} - {*SLOW}
+    assert set(table.index) == {*SUBMISSIONS, "nothing"}
     assert table.loc["perfect"].tolist() == [1, 1, 2, 2]
     assert table.loc["gap copied"].tolist() == [1, 0, 1, 2]
 

@@ -117,8 +117,9 @@ def printed(cell):
     return "".join(output.get("text", "") for output in cell.outputs if output.get("name") == "stdout")
 
 
-@pytest.mark.slow  # an ordinary run grades an untouched stand-in
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "05_bregman_losses" else pytest.mark.slow) for name in NOTEBOOKS]
+)
 def test_an_untouched_student_edition_runs_to_its_end(edition, name):
     notebook = run(edition / "notebooks" / f"{name}.ipynb")
     for exercise, check in exercises.checks(notebook).items():
