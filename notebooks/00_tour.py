@@ -131,7 +131,8 @@ plots.ensemble(x_test[hard], gated)
 q_standard = predictors.standard(teacher, x_test)
 q_monte_carlo = predictors.monte_carlo(teacher, x_test, m=100, seed=1)
 
-# The yardstick for everything below: more masks, and others. A quarter of Monte Carlo's distance to it is its own noise.
+# The yardstick for everything below: more masks, and others. Of Monte Carlo's distance to it a quarter
+# is the yardstick's own noise.
 ideal = predictors.monte_carlo(teacher, x_test, m=300, seed=2)
 
 # %% [markdown]
@@ -167,11 +168,11 @@ q_distilled = predictors.standard(student, x_test)
 # %% [markdown]
 # ## The result
 #
-# Four measures on the 1,000 test digits, all better when lower: the error; the negative log-likelihood (NLL); the
-# expected calibration error (ECE), which asks whether a network that is 90 % sure is right nine times in ten; and
-# KL(ideal ‖ ·), the distance to the ideal predictor, which is what distillation lowers. Both with a logarithm in them
-# are in nats: it is the natural one. With 1,000 digits the error is uncertain by more than half a percentage point, so
-# that a ranking by error alone would mostly be luck; the distance to the ideal is not.
+# Four measures on the 1,000 test digits, all better when lower: the error; the negative log-likelihood (NLL); the expected
+# calibration error (ECE), which asks whether a network that is 90 % sure is right nine times in ten; and KL(ideal ‖ ·), the
+# distance to the ideal predictor, which is what distillation lowers. The two that contain a logarithm, NLL and KL, are in
+# nats, as it is the natural one. With 1,000 digits the error is uncertain by more than half a percentage point, so that a
+# ranking by error alone would mostly be luck; the distance to the ideal is not.
 
 # %% tags=["table"]
 predictions = {"standard": q_standard, "Monte Carlo": q_monte_carlo, "distilled": q_distilled}
@@ -194,7 +195,7 @@ for fact, holds in facts.items():
 # ## Where they disagree
 #
 # The digits on which the standard prediction is furthest from the ideal. Look at the vertical distance from the
-# black bars (ideal): on about half of them the orange squares (standard) favour another class, on the others they are much
+# black bars (ideal): on most of them the orange squares (standard) favour another class, on the others they are much
 # less sure; the green diamonds (distilled) are nearer, though on digits as hard as these they may miss the ideal's
 # favourite, too. Far from the ideal need not mean wrong: the ensemble's own favourite is not always the label. (The
 # digits were picked for the errors of one of the three, so this is a look at where weight scaling departs from the

@@ -74,7 +74,8 @@ from helpers.plots import dropout as plots
 # whole *channels*. And a gate need not be a coin: Srivastava et al. (2014) multiply by a *Gaussian* number of
 # mean 1.
 #
-# Here is one draw of each, for $p = 0.5$. What is shown is the factor by which something is multiplied.
+# Here is one draw of each, for $p = 0.5$. What is shown is the factor by which something is multiplied; what is kept is also
+# divided by $1-p$, for a reason that the next section gives.
 
 # %%
 p = 0.5

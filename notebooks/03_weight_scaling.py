@@ -80,8 +80,8 @@ def largest(a, b):
 #
 # $$\mathbb{E}_\sigma[h(z)] \approx h(\mathbb{E}_\sigma[z]).$$
 #
-# An equality for all weights and inputs would need $h$ to be linear. A classifier is not, if only for its softmax.
-# Still there are networks for which the rule is exactly an average over all masks, if we ask for the right average.
+# An equality for all weights and inputs would need $h$ to be linear, up to a constant. A classifier is not, if only for its
+# softmax. Still there are networks for which the rule is exactly an average over all masks, if we ask for the right average.
 #
 # ## Exact, first: softmax regression and the geometric mean
 #

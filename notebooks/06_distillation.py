@@ -382,8 +382,9 @@ print("from scratch it is worse:", cold[0] > standard)
 print("after 30 epochs the start still makes a difference:", warm[-1] < cold[-1])
 
 # %% [markdown]
-# A student from scratch has to learn first what digits are, from soft labels alone. It is the way to go only if
-# there is nothing to start from, for instance because the student is smaller (notebook 08).
+# A student from scratch has to learn first what digits are, from soft labels alone. It is the way to go only if there is
+# nothing to start from, for instance because the student has another architecture. (A smaller one can still take over layers
+# or units: notebook 08.)
 #
 # ## Which images: the set S
 #
@@ -421,7 +422,7 @@ print("noise is the worst choice:", max(reached, key=reached.get) == "noise")
 
 # %%
 def my_drop_pixels(x, rate):
-    """Images [N, C, H, W] with a share of the pixels of each set to zero."""
+    """Images [N, C, H, W], each pixel of which is set to zero with probability `rate`."""
     ### BEGIN SOLUTION
     keep = torch.rand(len(x), 1, *x.shape[2:]) >= rate
     return x * keep

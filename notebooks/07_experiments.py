@@ -254,7 +254,7 @@ print("and not if the pools come first:", abs(after["standard"] - after["Monte C
 # %% [markdown]
 # So it was the training. At ten times the rate LeNet has the paper's errors, and LeNetAll's ensemble that of the paper. Its
 # weight scaling and its student have not: in the paper both are as good as the ensemble, and here weight scaling is wrong
-# nearly twice as often, and the student a third more often. Where the pools come first chance alone could make the
+# nearly twice as often, and the student a third more often. Where the pools come first, chance alone could make the
 # differences between the three errors, as in the paper, though weight scaling is no nearer to the ideal. That is the
 # likelier LeNetAll, then; but it is wrong a little more often than the published one, so that one run does not settle it.
 # Why the side of the pool matters so much, this page comes to below. The table above keeps to the paper's words.
@@ -384,7 +384,7 @@ for p in (0.25, 0.5):
 # At a rate of one half weight scaling is as far from the ideal on either side of the pooling; at a quarter it is further away
 # behind the pools. In *error* it is the other way round: at either rate weight scaling loses more in front of the pools, at
 # one half nearly five points. Where pooled units are dropped, members disagree with each other, and their
-# average is above all less sure than a single pass. Where units are dropped before they are pooled, a part of the
+# average is above all less sure than a single pass. Where units are dropped before they are *max*-pooled, a part of the
 # distance is a shift of what the next layer sees, which goes in the same direction for every image, though further for
 # some than for others; the average does not have it, and a single pass decides differently. (The ± are over teachers, two
 # for each cell.)
@@ -394,10 +394,12 @@ for p in (0.25, 0.5):
 # LeNetAll suggests, it puts it after them, a rate of one half is not far off. For the full row we took one half, the
 # usual rate, before pooling, where the gap is plain to see; after ten times the epochs it has shrunk to two points.
 #
-# Why should the place matter? *Behind* the pool a gate hides one value, whose mean over masks stays what it was: weight
-# scaling is exact there. *In front* of it the largest of the units that are left is taken, and whichever wins has been
-# multiplied by $1/(1-p)$. (Notebook 02 has the mean for positive units in closed form; exercise 1 asks for units of any
-# sign.) Here we go through all masks of a window:
+# Why should the place matter? For an average pool, such as Quick's second and third, the mean is right on either side;
+# dropping in front of it only averages the noise of several gates. For a max pool, such as Quick's first and both of
+# LeNetAll's, it is otherwise. *Behind* it a gate hides one value, whose mean over masks stays what it was: weight scaling is
+# exact there. *In front* of it the largest of the units that are left is taken, and whichever wins has been multiplied by
+# $1/(1-p)$. (Notebook 02 has the mean for positive units in closed form; exercise 1 asks for units of any sign.) Here we go
+# through all masks of a window:
 
 # %%
 values = torch.tensor([1.0, 0.95, 0.9, 0.8, 0.75, 0.7, 0.5, 0.4, 0.2], dtype=torch.float64)  # a window of 3 × 3

@@ -121,6 +121,12 @@ def blocks(x, rate):
     return nn.functional.interpolate((torch.rand(len(x), 1, 10, 10) >= rate).float(), scale_factor=2)
 
 
+def as_many(x, rate):
+    """The same number of pixels of each image, in other places."""
+    order = torch.rand(len(x), 1, *x.shape[2:]).flatten(1).argsort().argsort().view(len(x), 1, *x.shape[2:])
+    return (order >= rate * order[0].numel()) * x
+
+
 def hidden(x, rate):
     return (torch.rand(len(x), 1, *x.shape[2:]) >= rate) * x
 
@@ -157,6 +163,7 @@ def test_perturbation_accepts_right_answers(answer, seed, capsys):
         (lambda x, rate: x * (torch.rand(len(x), 1, x.shape[2], 1) >= rate), "together with their neighbours"),
         (lambda x, rate: x * (torch.rand(len(x), 1, 1, x.shape[3]) >= rate), "together with their neighbours"),
         (lambda x, rate: x * blocks(x, rate), "together with their neighbours"),
+        (as_many, "the same number of pixels"),
         (lambda x, rate: hidden(x, 0.2), "should be about 0.35"),
         (lambda x, rate: hidden(x, 1 - rate), "share that is set to zero"),
         (lambda x, rate: hidden(x, 0.5), "should be about 0.2"),

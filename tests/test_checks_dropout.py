@@ -110,6 +110,13 @@ def test_shared_dropout_says_what_is_wrong(answer, message):
         checks.shared_dropout(answer)
 
 
+def test_a_gate_for_each_example_is_told_from_no_gate_at_all_whatever_was_drawn():
+    for seed in range(30):
+        torch.manual_seed(seed)
+        with pytest.raises(Unsolved, match="gates of one example are all alike"):
+            checks.shared_dropout(whole_examples)
+
+
 def normal_equations(X, y, p):
     G = X.T @ X
     return torch.linalg.solve(G + p / (1 - p) * torch.diag(G.diagonal()), X.T @ y)

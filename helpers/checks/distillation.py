@@ -142,6 +142,10 @@ def require_hidden(function: Callable[[Tensor, float], Tensor], x: Tensor, rate:
         f"a share {share:.2f} of the pixels is zero: the rate, {rate:g}, is the share that is set to zero.",
     )
     require(abs(share - rate) < 6 * error, f"a share {share:.2f} of the pixels is zero; it should be about {rate:g}.")
+    require(
+        len(pixels.sum((1, 2)).unique()) > 1,
+        "every image lost the same number of pixels; each pixel is hidden independently of the others.",
+    )
     together = rate**2 + (1 - rate) ** 2  # how often two pixels fare alike
     for neighbours in (pixels[:, 1:] == pixels[:, :-1], pixels[:, :, 1:] == pixels[:, :, :-1]):
         error = (together * (1 - together) / neighbours.numel()) ** 0.5
