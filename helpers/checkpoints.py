@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from helpers import functional
 from helpers.files import replacing
@@ -84,6 +84,11 @@ def fingerprint(tensors: Iterable[Tensor]) -> int:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         total = zlib.crc32(flat.view(torch.uint8).numpy() if flat.numel() else b"", total)
     return total
+
+
+def layers(model: nn.Module) -> str:
+    """A network's class, and a checksum of the layers that it shows."""
+    return f"{type(model).__name__} {zlib.crc32(text(model).encode()):08x}"
 
 
 def plain(value: Any) -> Any:

@@ -57,8 +57,8 @@ def distill(
     teacher : any network with dropout in it, returning logits [N, K].
     inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. Labels that it yields beside
         them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
-    student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share no
-        trainable parameter with the teacher. It runs in the mode in which it comes: in training mode its BatchNorm
+    student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share nothing
+        that is trained with the teacher. It runs in the mode in which it comes: in training mode its BatchNorm
         learns, in eval mode it is frozen. Default: a copy of the teacher with its dropout removed, in eval mode, of which
         all parameters are trained, those that are frozen in the teacher, too. Where the teacher calls `F.dropout` in its
         forward, that copy is deterministic in eval mode only: in training mode it would drop again.
@@ -142,6 +142,7 @@ def distill(
             require_logits(logits, output)
             require_same_shape(output(full[0]), output(q))
             require_classes(output(q))
+            require_gradients_of_its_own(logits, teacher)
             first = False
         f = sum(output(z) for z in full) / samples
         return divergence(f, q).mean()
@@ -169,6 +170,7 @@ def distill(
                 "autocast": str(autocast),
                 "rates": gates.rates(teacher),
                 "teacher": checkpoints.fingerprint(teacher.state_dict().values()),
+                "student": checkpoints.layers(student),
                 "student's mode": "training" if student.training else "eval",
                 "data": checkpoints.fingerprint([inputs]) if isinstance(inputs, Tensor) else kind_and_length(inputs),
             },
@@ -220,18 +222,64 @@ def require_own_parameters(student: nn.Module, teacher: nn.Module, teacher_stays
     ------
     ValueError : if to train `student` would change `teacher`, or take a part of it to another device.
     """
-    of_teacher = {id(parameter) for parameter in teacher.parameters()}
-    shared = {name: p for name, p in student.named_parameters() if id(p) in of_teacher}
-    if trained := [name for name, p in shared.items() if p.requires_grad]:
+    there = {address(tensor) for tensor in (*teacher.parameters(), *teacher.buffers())}
+    trained = [name for name, p in student.named_parameters() if p.requires_grad and address(p) in there]
+    learning = [
+        f"{name}.{key}".lstrip(".")
+        for name, module in student.named_modules()
+        for key, buffer in module.named_buffers(recurse=False)
+        if module.training and address(buffer) in there
+    ]
+    if changed := trained + learning:
         raise ValueError(
-            f"the student shares {trained} with its teacher, which would change with it: give the student a copy "
-            "(copy.deepcopy), or freeze what they share (requires_grad_(False))."
+            f"the student shares {changed} with its teacher, which would change with it: give the student a copy "
+            "(copy.deepcopy), or freeze what they share (requires_grad_(False), eval())."
         )
-    if shared and not teacher_stays:
+    of_teacher = {id(parameter) for parameter in teacher.parameters()}
+    moved = [name for name, p in student.named_parameters() if id(p) in of_teacher]
+    if moved and not teacher_stays:
         raise ValueError(
-            f"the student shares {list(shared)} with its teacher, which would be moved with it: move both to the device "
+            f"the student shares {moved} with its teacher, which would be moved with it: move both to the device "
             "first, or give the student a copy (copy.deepcopy)."
         )
+
+
+def address(tensor: Tensor) -> int:
+    """Where the values of `tensor` begin, so that another tensor over the same memory is told, too."""
+    try:
+        return tensor.data_ptr() or id(tensor)  # those without values, or on "meta", are nowhere
+    except RuntimeError:  # some that wrap others, as quantised weights, do not say
+        return id(tensor)
+
+
+def require_gradients_of_its_own(logits: Tensor, teacher: nn.Module) -> None:
+    """
+    Raises
+    ------
+    ValueError : if what the student has computed, `logits`, has no gradient, or one with respect to `teacher`.
+    """
+    if not logits.requires_grad:
+        raise ValueError(
+            "no gradient reaches the student's parameters: its forward runs under torch.no_grad or detaches what it "
+            "computes, or all of this runs in torch.inference_mode()."
+        )
+    reached, found = {id(leaf) for leaf in leaves(logits)}, teacher.named_parameters()
+    if names := [name for name, parameter in found if id(parameter) in reached]:
+        raise ValueError(
+            f"the student computes with {names} of the teacher: a hook, or a forward that was replaced, holds on to the "
+            "teacher's layers, and a copy of the network to the same ones. Give distill a student of its own."
+        )
+
+
+def leaves(z: Tensor) -> Iterator[Tensor]:
+    """The tensors that gradients of `z` arrive at."""
+    ahead, seen = [z.grad_fn], {None}
+    while ahead:
+        if (node := ahead.pop()) not in seen:
+            seen.add(node)
+            ahead += [function for function, _ in node.next_functions]
+            if hasattr(node, "variable"):
+                yield node.variable
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ the very numbers that it would have seen, with no random state to store.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from operator import index
 from pathlib import Path
@@ -90,6 +91,12 @@ def descend(
         raise ValueError(
             f"no parameter of the {type(model).__name__} can be trained; model.requires_grad_() lets all of them"
         )
+    if coarse := {p.dtype for p in parameters} & {torch.float16, torch.bfloat16}:
+        warnings.warn(
+            f"the {type(model).__name__} is trained in {' and '.join(map(str, coarse))}, in which small steps are rounded "
+            "away: convert the networks with .float() and pass autocast instead, and convert the result.",
+            stacklevel=3,
+        )
     descent = optimizer(parameters, lr=rates[0], **hyperparameters)
     path, identity, first = None, {}, 0
     if checkpoint is not None:
@@ -136,7 +143,11 @@ def descend(
                         bar.set_postfix_str(f"epoch {epoch + 1}/{epochs}, loss={shown:.4f}, lr={rate:g}", refresh=False)
                     bar.update()
             if step is None:
-                why = "they can be gone through only once" if epoch > first else "the data set is empty"
+                why = (
+                    "they can be gone through only once"
+                    if epoch > first
+                    else "the data set is empty, or smaller than one batch"
+                )
                 raise ValueError(f"there was no batch in epoch {epoch + 1}: {why}")
             if name := not_finite(model):  # after the last steps, whose losses nobody looked at
                 raise FloatingPointError(f"{name!r} became infinite or NaN in epoch {epoch + 1}: {advice(rate)}")
@@ -168,6 +179,11 @@ def not_finite(model: nn.Module) -> str | None:
 
 def finite(loss: Tensor, epoch: int, step: int, rate: float) -> float:
     value = loss.item()
+    if not math.isfinite(value) and epoch == step == 0:
+        raise FloatingPointError(
+            f"the loss is {value} in the first step, before any weight was changed: look for extreme values in the inputs, "
+            "and whether the loss is made for what the network returns."
+        )
     if not math.isfinite(value):
         raise FloatingPointError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1}: {advice(rate)}")
     return value

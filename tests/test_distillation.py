@@ -434,7 +434,7 @@ def softmax_when_warm(z):
         ({"loss": bregman.squared_euclidean}, ["loss"]),
         ({"perturb": datasets.mirror}, ["perturb"]),
         ({"batch_size": 4}, ["batch_size"]),
-        ({"student": student_network()}, ["parameters", "trained", "student's mode"]),
+        ({"student": student_network()}, ["parameters", "trained", "student", "student's mode"]),
         ({"output": softmax_when_warm}, ["output"]),
     ],
     ids=["teacher", "data", "samples", "loss", "perturb", "batch_size", "student", "output"],
@@ -591,6 +591,72 @@ def test_a_student_that_would_change_its_teacher_is_refused_and_may_share_what_i
     before = first.weight.clone()
     distill(teacher, INPUTS, student=student, **SHORT)
     assert torch.equal(first.weight, before)
+
+
+def another_tensor(student, teacher):
+    student[0].weight.data = teacher[0].weight.data
+
+
+def assigned(student, teacher):
+    student.load_state_dict(teacher.state_dict(), assign=True)
+    student.requires_grad_()
+
+
+def statistics(student, teacher):
+    student[1].running_mean = teacher[1].running_mean
+
+
+@pytest.mark.parametrize(
+    ("share", "name"), [(another_tensor, "0.weight"), (assigned, "0.weight"), (statistics, "mean")]
+)
+def test_what_lies_in_the_same_memory_is_shared(share, name):
+    teacher, student = teacher_network(), gates.remove(teacher_network(seed=1)).train()
+    share(student, teacher)
+    before = copy.deepcopy(teacher)
+    with pytest.raises(ValueError, match=rf"shares \[.*{name}.*\] with its teacher, which would change"):
+        distill(teacher, INPUTS, student=student, **SHORT)
+    assert_same_to_the_bit(teacher, before)
+
+
+def test_statistics_that_are_shared_and_stay_as_they_are_may_be():
+    teacher, student = teacher_network(), gates.remove(teacher_network(seed=1)).eval()
+    statistics(student, teacher)
+    before = copy.deepcopy(teacher)
+    distill(teacher, INPUTS, student=student, **SHORT)
+    assert_same_to_the_bit(teacher, before)
+
+
+def test_a_copy_that_holds_on_to_the_teacher_s_layers_is_refused():
+    teacher = teacher_network()
+    last = teacher[4]
+    last.forward = lambda x: nn.functional.linear(x, last.weight, last.bias)
+    with pytest.raises(ValueError, match=r"computes with \['4.weight', '4.bias'\] of the teacher"):
+        distill(teacher, INPUTS, **SHORT)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_where_no_gradient_can_be_had_that_is_said():
+    with torch.inference_mode(), pytest.raises(ValueError, match="no gradient reaches the student's parameters"):
+        distill(teacher_network(), INPUTS, **SHORT)
+
+
+def test_a_loss_that_is_not_made_for_the_outputs_is_not_laid_on_the_learning_rate():
+    with pytest.raises(FloatingPointError, match="in the first step, before any weight was changed"):
+        distill(teacher_network(), INPUTS, output=lambda z: z, **SHORT)
+
+
+def test_coarse_parameters_are_warned_of():
+    with pytest.warns(UserWarning, match=r"trained in torch.bfloat16, in which small steps are rounded away"):
+        distill(teacher_network().bfloat16(), INPUTS.bfloat16(), **SHORT)
+
+
+def test_a_checkpoint_of_a_student_with_other_layers_is_refused(path):
+    def network(activation):
+        return seeded_network(lambda: nn.Linear(D, 4), activation, lambda: nn.Linear(4, K))
+
+    distill(teacher_network(), INPUTS, student=network(nn.ReLU), checkpoint=path, **SHORT)
+    with pytest.raises(ValueError, match="belongs to another configuration"):
+        distill(teacher_network(), INPUTS, student=network(nn.Tanh), checkpoint=path, **SHORT)
 
 
 def test_inputs_get_no_gradient():
