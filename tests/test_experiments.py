@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -403,6 +404,17 @@ def test_every_record_in_the_repository_can_be_read_and_was_declared():
 
 def test_where_git_is_not_installed_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert running.commit() == "unknown"
+
+
+def test_a_repository_around_this_one_has_not_made_the_code(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    git = ["git", "-C", tmp_path, "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another"], check=True)
+    (tmp_path / "suite" / "helpers").mkdir(parents=True)
+    monkeypatch.setattr(running, "ROOT", tmp_path)
+    assert len(running.commit()) == 40
+    monkeypatch.setattr(running, "ROOT", tmp_path / "suite")
     assert running.commit() == "unknown"
 
 

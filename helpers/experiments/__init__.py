@@ -2,6 +2,7 @@
 
     declared.py    what is to be run: every cell of Table 1 and Figs. 2 and 3, and what the paper leaves open
     running.py     carries a run out, from wherever it was interrupted, and writes its record
+    averaging.py   many masks' averages on the test set, saved part by part
     cluster.py     the same on many machines
     records.py     what the records say, beside what the paper says
     tables.py      what stands above the tables that say it

@@ -16,10 +16,10 @@ from torch import nn
 
 from helpers import networks
 from helpers.experiments import variational
+from helpers.experiments.variational import PROFILES
 
 REPETITIONS = 5
 MASKS = (1, 2, 5, 10, 20, 50, 100)  # m of Monte Carlo dropout: Table 1 has the last, Fig. 2 all of them
-PROFILES = {"full": 1, "short": 10}  # epochs are divided by this
 MASKS_OF_IDEAL = {"full": 400, "short": 100}  # m of the Monte Carlo that stands for the ideal predictor
 KINDS = ("perturbed", "train", "unseen")  # of S: the left half of Table 1 has the first, the right half all three
 

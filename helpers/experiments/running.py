@@ -5,6 +5,7 @@ Whatever is interrupted goes on from its last checkpoint, to the same result.
 
 import copy
 import json
+import os
 import platform
 import subprocess
 import time
@@ -47,7 +48,9 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
         while it is trained.
     ValueError : if there is no such device, if a record is damaged or has a newer format, if a checkpoint is damaged, or
         if one of them was made with other settings.
-    OSError : if a file cannot be written. The next call goes on from the last checkpoint.
+    OSError : if a file cannot be written. The next call goes on from the last checkpoint. If data cannot be had: its
+        subclass ConnectionError.
+    ImportError : if what the run needs is not installed.
     MemoryError : if the GPU's memory is too small. Nothing is lost either.
     """
     path = record(run, folder)
@@ -335,7 +338,8 @@ def keep(run: Run, teacher: nn.Module, student: nn.Module, folder: Path) -> None
 
 def commit() -> str:
     """The git commit of the code, with "+" if it has been changed since; "unknown" outside a repository or without git."""
-    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
+    this_alone = {**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent)}  # no repository around this one
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, env=this_alone)
     try:
         head = git(["git", "rev-parse", "HEAD"])
         changed = git(["git", "status", "--porcelain", "--", "helpers"]).stdout.strip()

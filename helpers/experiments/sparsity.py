@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from helpers.experiments.records import DATA, cell, published, read, record
+from helpers.experiments.records import DATA, cell, contents, published
 from helpers.experiments.variational import (
     LENET_5,
     LENET_300_100,
@@ -30,8 +30,7 @@ EXPERIMENT_OF = {
 
 def found(runs: Iterable[Run], folder: Path = DATA) -> list[dict]:
     """The records that there are of `runs`, without those of runs that diverged."""
-    there = [read(record(run, folder)) for run in runs if record(run, folder).exists()]
-    return [content for content in there if "metrics" in content]
+    return [content for content in contents(runs, folder) if "metrics" in content]
 
 
 def recorded(row: Row, folder: Path = DATA) -> dict | None:

@@ -3,7 +3,8 @@
 All methods of a row see the same network, data and threads, and take turns, so that they see the same machine; what is
 shown is the median over the turns. A loop over masks takes the same time for each of them, so it is timed with one mask and
 with a few, and the line through the two is followed to the end. Memory is what a process of its own needs at its peak beyond
-the network and the data. The table is printed, and a record written to data/benchmarks/averaging.json.
+the network and the data. The table is printed; with all networks and methods it is also written to
+data/benchmarks/averaging.json.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from helpers import datasets, networks, predictors
 from helpers.distillation import distill
 from helpers.experiments.declared import TABLE_1
 from helpers.experiments.records import FORMAT, ROOT, benchmark
-from helpers.experiments.running import commit, write
+from helpers.experiments.running import COMMIT, write
 from tests.benchmarks import training
 
 M = 100  # masks
@@ -266,13 +267,15 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "commit": commit(),
+        "commit": COMMIT,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **tables,
     }
-    RECORD.parent.mkdir(exist_ok=True)
-    write(content, RECORD)
-    print(f"\nwritten to {RECORD.relative_to(ROOT)}")
+    if asked.networks == list(NETWORKS) and there == list(METHODS):
+        write(content, RECORD)
+        print(f"\nwritten to {RECORD.relative_to(ROOT)}")
+    else:
+        print("\nnot recorded: the record has all networks and methods")
 
 
 if __name__ == "__main__":
