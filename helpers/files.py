@@ -24,6 +24,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def write(path: Path, content: str | bytes) -> None:
+    """Make `content` all that is in `path`: whole or not at all."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def put(new: Path, target: Path) -> None:
     """Move the folder `new` to `target`, and only then remove what was there."""
     old = target.with_name(f".{target.name}.old")

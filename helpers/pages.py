@@ -19,7 +19,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from tqdm.auto import tqdm
 
-from helpers.files import replacing
+from helpers.files import write
 from helpers.printing import spell_out
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,11 +76,6 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
 
 def transient(output: NotebookNode) -> bool:
     return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-
-
-def write(path: Path, content: str | bytes) -> None:
-    with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def page(notebook: NotebookNode) -> str:

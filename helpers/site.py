@@ -22,7 +22,8 @@ from sphinx.writers.html5 import HTML5Translator
 
 from helpers.experiments import records, tables
 from helpers.experiments.declared import PROFILES, declared
-from helpers.pages import BUILD, NOTEBOOKS, PROJECT, ROOT, write
+from helpers.files import write
+from helpers.pages import BUILD, NOTEBOOKS, PROJECT, ROOT
 
 SETTINGS = {
     "project": "Dropout distillation",

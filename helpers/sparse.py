@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import gates
-from helpers.files import replacing
+from helpers.files import write
 from helpers.inputs import call
 from helpers.predictors import first_batch
 from helpers.variational import PLAIN, kept
@@ -59,8 +59,7 @@ def save(network: nn.Module, path: str | Path) -> int:
     The size of the file in bytes.
     """
     content = dump(network)
-    with replacing(Path(path)) as file:
-        file.write(content)
+    write(Path(path), content)
     return len(content)
 
 

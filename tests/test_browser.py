@@ -20,6 +20,7 @@ import pytest
 
 from helpers import pages
 from helpers.course import student
+from helpers.files import write
 
 pytestmark = pytest.mark.browser
 
@@ -71,7 +72,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     student.edition(folder / "student")
     for name, text in SETTINGS.items():
-        pages.write(folder / "settings" / name, text)
+        write(folder / "settings" / name, text)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         started = Lab(free.getsockname()[1], secrets.token_hex())

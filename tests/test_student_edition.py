@@ -87,7 +87,7 @@ def test_a_solution_that_is_given_away_would_be_noticed():
 
 def test_the_student_edition_holds_what_it_needs_and_no_tests(edition):
     there = {path.name for path in edition.iterdir()}
-    assert there == {*student.HANDED_OUT, "README.md", "notebooks"}
+    assert there == {*student.HANDED_OUT, "pyproject.toml", "README.md", "notebooks"}
     assert not (edition / "data" / "cache").exists()
     assert {path.name for path in (edition / "notebooks").iterdir()} == {
         "README.md",

@@ -23,7 +23,8 @@ from nbgrader.preprocessors import Execute
 from traitlets.config import Config
 
 from helpers.course.exercises import checks, grade_id, quiet, read
-from helpers.pages import ROOT, QuietOutput, write
+from helpers.files import write
+from helpers.pages import ROOT, QuietOutput
 
 # Where the system can, graded notebooks are run by copies of a process that has imported what is slow to import.
 PROCESSES = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")

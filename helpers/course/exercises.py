@@ -14,7 +14,8 @@ from nbgrader.converters import GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
-from helpers.pages import NOTEBOOKS, write
+from helpers.files import write
+from helpers.pages import NOTEBOOKS
 
 # The graded check is run on modules as they are on disk, whatever the notebook has put in their place. Students do not
 # see these lines, which nbgrader takes out of their edition and puts back when it grades.

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from helpers.course import autograding, exercises
 from helpers.course.autograding import Limits
 from helpers.course.submissions import choose, folders, readable
-from helpers.files import put
-from helpers.pages import BUILD, write
+from helpers.files import put, write
+from helpers.pages import BUILD
 
 LIMITS = Limits()
 

@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 from helpers.course import exercises
-from helpers.files import put
-from helpers.pages import BUILD, NOTEBOOKS, ROOT, write
+from helpers.files import put, write
+from helpers.pages import BUILD, NOTEBOOKS, ROOT
 
-HANDED_OUT = ["LICENSE", "environment.yml", "pyproject.toml", "requirements.lock", "helpers", "data"]
+HANDED_OUT = ["LICENSE", "environment.yml", "requirements.lock", "helpers", "data"]
 START = """# Dropout distillation: exercises
 
 The notebooks are in `notebooks/`, and `notebooks/README.md` says in which order to read them. Each has exercises: write

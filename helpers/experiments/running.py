@@ -21,12 +21,11 @@ import torch
 from filelock import Timeout
 from torch import nn
 
-from helpers import compression, datasets, distillation, evaluation, gates, networks, predictors, training
+from helpers import compression, datasets, distillation, evaluation, files, gates, networks, predictors, training
 from helpers.datasets import Data
 from helpers.experiments import averaging, sparsifying, variational
 from helpers.experiments.declared import MASKS, MASKS_OF_IDEAL, Run
 from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, read, record, weights
-from helpers.files import replacing
 from helpers.precision import arithmetic
 from helpers.seeding import seeded
 
@@ -111,8 +110,7 @@ def enough_memory(run: Run) -> Iterator[None]:
 
 def write(content: dict, path: Path) -> None:
     """A record, whole or not at all."""
-    with replacing(path) as file:
-        file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    files.write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def carried_out(run: Run, device: torch.device, progress: bool, folder: Path) -> dict:
@@ -332,8 +330,7 @@ def keep(run: Run, teacher: nn.Module, student: nn.Module, folder: Path) -> None
 
     for name, network in ((run.teacher, teacher), (run.name, student)):
         state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-        with replacing(weights(name, folder)) as file:
-            file.write(save(state))
+        files.write(weights(name, folder), save(state))
 
 
 def commit() -> str:

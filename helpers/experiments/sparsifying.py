@@ -29,7 +29,7 @@ from helpers import (
 from helpers.datasets import Data, Split
 from helpers.experiments.records import checkpoint, weights
 from helpers.experiments.variational import MASKS, MASKS_OF_IDEAL, Row, Run
-from helpers.files import replacing
+from helpers.files import write
 from helpers.seeding import seeded
 
 Score = Callable[[Tensor], dict[str, float]]
@@ -115,8 +115,7 @@ def size(small: nn.Module, x: Tensor, run: Run, folder: Path) -> dict:
     """What is left of a pruned network, layer by layer, and what it takes on disk; the first run keeps the file."""
     stored, whole = sparse.dump(small), sparse.dump(small, dense=True)
     if run.repetition == 1 and len(stored) < 2**20:
-        with replacing(weights(run.name, folder)) as file:
-            file.write(stored)
+        write(weights(run.name, folder), stored)
     masks = variational.kept(small)
     return {
         "sparsity": variational.sparsity(small),

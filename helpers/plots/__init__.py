@@ -8,13 +8,15 @@ Each predictor has one colour everywhere, from the palette of Okabe and Ito, whi
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 COLOURS = {
-    "standard": "#D55E00",
-    "Monte Carlo": "#56B4E9",
-    "distilled": "#009E73",
-    "geometric": "#CC79A7",
-    "fast dropout": "#0072B2",
-    "ideal": "#000000",
+    "standard": VERMILLION,
+    "Monte Carlo": SKY,
+    "distilled": GREEN,
+    "geometric": PURPLE,
+    "fast dropout": BLUE,
+    "ideal": BLACK,
 }
 MARKERS = {
     "standard": "s",

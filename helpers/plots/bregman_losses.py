@@ -8,9 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers.bregman import Bregman
-from helpers.plots import COLOURS, simplex
-
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+from helpers.plots import BLUE, COLOURS, GREEN, PURPLE, VERMILLION, simplex
 
 
 def gap(loss: Bregman, name: str, y_hat: float, y: float = 0.75, ends: tuple[float, float] = (0.01, 0.99)) -> Figure:
@@ -31,8 +29,8 @@ def gap(loss: Bregman, name: str, y_hat: float, y: float = 0.75, ends: tuple[flo
     figure = Figure(figsize=(10, 3.7), layout="tight")
     left, right = figure.subplots(1, 2)
     left.plot(points, phi, color=BLUE, linewidth=2, label="φ")
-    left.plot(points, tangent(points), color=ORANGE, linewidth=1.6, linestyle="--", label="its tangent at ŷ")
-    left.plot(y_hat, loss.phi(here), "o", color=ORANGE)
+    left.plot(points, tangent(points), color=VERMILLION, linewidth=1.6, linestyle="--", label="its tangent at ŷ")
+    left.plot(y_hat, loss.phi(here), "o", color=VERMILLION)
     low, high = tangent(there).item(), loss.phi(there).item()
     left.plot([y, y], [low, high], color=GREEN, linewidth=4, solid_capstyle="butt", label=f"ℓ(y, ŷ) = {divergence:.3f}")
     room = 0.15 * (phi.max() - phi.min()).item()  # the tangent may leave, φ stays
@@ -46,7 +44,7 @@ def gap(loss: Bregman, name: str, y_hat: float, y: float = 0.75, ends: tuple[flo
         points, backward, color="0.6", linewidth=1.4, linestyle=":", label=f"ℓ({y_hat:g}, ŷ): arguments exchanged"
     )
     right.plot(y, divergence, "o", color=GREEN)
-    right.plot(y_hat, 0, "o", color=ORANGE)
+    right.plot(y_hat, 0, "o", color=VERMILLION)
     right.set(xlabel="y (or ŷ)", ylabel="loss", ylim=(-0.05 * forward.max().item(), 1.2 * forward.max().item()))
     right.legend(frameon=False, fontsize=9)
     return figure
@@ -75,7 +73,7 @@ def landscapes(
             *simplex.place(outcomes), s=150 * weights.numpy(), color=COLOURS["Monte Carlo"], label="values of Y"
         )
         mean, best = weights @ outcomes, grid[height.argmin()]
-        axis.scatter(*simplex.place(mean), marker="+", s=130, color=ORANGE, linewidth=2.5, label="mean of Y")
+        axis.scatter(*simplex.place(mean), marker="+", s=130, color=VERMILLION, linewidth=2.5, label="mean of Y")
         style = {"marker": "o", "s": 75, "facecolor": "none", "edgecolor": GREEN, "linewidth": 2.2}
         axis.scatter(*simplex.place(best), **style, label="best constant q")
         axis.set_title(name, fontsize=10)
@@ -90,7 +88,7 @@ def between(temperatures: Sequence[float], distances: Mapping[str, Sequence[floa
     """How far the best constant of KL at temperature T is from several means: {name of a mean: one distance per T}."""
     figure = Figure(figsize=(6.4, 3.4), layout="tight")
     axis = figure.subplots()
-    colours, lines = (ORANGE, PINK), ("-", "--")
+    colours, lines = (VERMILLION, PURPLE), ("-", "--")
     for (name, values), colour, line in zip(distances.items(), colours, lines, strict=True):
         axis.plot(temperatures, np.asarray(values), line, marker="o", color=colour, label=f"to the {name}")
     axis.set(xscale="log", xlabel="temperature T", ylabel="total variation distance", ylim=(-0.005, None))

@@ -7,13 +7,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.plots import COLOURS, plain_numbers
+from helpers.plots import BLUE, COLOURS, ORANGE, PURPLE, plain_numbers
 
 STYLES = {
     "distilled": (COLOURS["distilled"], "D", "-"),
-    "distilled on training images": ("#0072B2", "s", ":"),
-    "from labels, with dropout": ("#CC79A7", "o", "--"),
-    "from labels, without dropout": ("#E69F00", "^", "-."),
+    "distilled on training images": (BLUE, "s", ":"),
+    "from labels, with dropout": (PURPLE, "o", "--"),
+    "from labels, without dropout": (ORANGE, "^", "-."),
 }
 
 LABELS = {"error": "test error [%]", "KL to ideal": "KL to ideal [nats]"}

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from helpers.plots import COLOURS, plain_numbers
+from helpers.plots import BLACK, BLUE, COLOURS, ORANGE, PURPLE, plain_numbers
 
 GATED = COLOURS["Monte Carlo"]
-LINES = (("#0072B2", "-"), ("#E69F00", "--"), ("#CC79A7", "-."), ("#000000", ":"))
+LINES = ((BLUE, "-"), (ORANGE, "--"), (PURPLE, "-."), (BLACK, ":"))
 
 
 def plane(gated: Tensor, ideal: Tensor, standard: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-BLUE, ORANGE, PURPLE, GREY = "#0072B2", "#E69F00", "#CC79A7", "0.5"
+from helpers.plots import BLUE, ORANGE, PURPLE
+
+GREY = "0.5"
 SERIES = ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^"), (GREY, "D"))
 
 

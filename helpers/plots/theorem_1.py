@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from helpers.plots import COLOURS, simplex
+from helpers.plots import BLUE, COLOURS, VERMILLION, simplex
 
-OUTSIDE, INSIDE = "#0072B2", "#D55E00"  # the mean over masks outside the loss (J') and inside it (J)
+OUTSIDE, INSIDE = BLUE, VERMILLION  # the mean over masks outside the loss (J') and inside it (J)
 
 
 def against(objectives: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:

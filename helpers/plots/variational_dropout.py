@@ -6,13 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from helpers.plots import COLOURS, plain_numbers
+from helpers.plots import BLACK, BLUE, COLOURS, GREEN, ORANGE, PURPLE, SKY, VERMILLION, plain_numbers
 
-ORANGE, SKY, GREEN, PURPLE, BLUE, YELLOW, BLACK = (
-    *("#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#E69F00"),
-    "#000000",
-)
-LAYERS = (BLUE, YELLOW, GREEN, PURPLE, SKY)
+LAYERS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 
 
 def figure_1(log_alpha: Tensor, curves: Mapping[str, Tensor], exact: Tensor) -> Figure:
@@ -28,7 +24,7 @@ def figure_1(log_alpha: Tensor, curves: Mapping[str, Tensor], exact: Tensor) -> 
     left, right = figure.subplots(1, 2)
     a = log_alpha.numpy()
     left.plot(a, -exact.numpy(), color=BLACK, linewidth=4, alpha=0.25, label="exact")
-    styles = zip(curves.items(), (BLACK, ORANGE, BLUE, GREEN), (".", "-", "--", "-."), strict=True)
+    styles = zip(curves.items(), (BLACK, VERMILLION, BLUE, GREEN), (".", "-", "--", "-."), strict=True)
     for (name, values), colour, style in styles:
         values = values.numpy()
         sampled = style == "."
@@ -47,7 +43,9 @@ def gradient_variance(log_alpha: Sequence[float], variances: Mapping[str, Sequen
     """Variance of the stochastic gradient by θ against log α, for several ways to draw the noise."""
     figure = Figure(figsize=(6.5, 3.9), layout="tight")
     axis = figure.subplots()
-    for (name, values), colour, marker in zip(variances.items(), (ORANGE, YELLOW, BLUE, GREEN), "s^oD", strict=True):
+    for (name, values), colour, marker in zip(
+        variances.items(), (VERMILLION, ORANGE, BLUE, GREEN), "s^oD", strict=True
+    ):
         axis.plot(log_alpha, values, color=colour, marker=marker, label=name)
     axis.set(xlabel="log α of all weights", ylabel="variance of the gradient with respect to θ", yscale="log")
     axis.grid(alpha=0.25)
@@ -62,7 +60,7 @@ def coefficients(truth: Tensor, found: Mapping[str, Tensor]) -> Figure:
     d = np.arange(len(truth))
     axis.bar(d, truth.numpy(), width=0.9, color="0.88", label="truth")
     for i, ((name, theta), colour, marker) in enumerate(
-        zip(found.items(), (YELLOW, PURPLE, BLUE, GREEN), "s^oD", strict=True)
+        zip(found.items(), (ORANGE, PURPLE, BLUE, GREEN), "s^oD", strict=True)
     ):
         axis.plot(
             d - 0.24 + 0.16 * i, theta.numpy(), color=colour, marker=marker, linestyle="", label=name, markersize=5
@@ -99,7 +97,7 @@ def figure_3(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """
     figure = Figure(figsize=(10, 3.7), layout="tight")
     left, right = figure.subplots(1, 2)
-    for (name, history), colour, style in zip(histories.items(), (ORANGE, BLUE), ("--", "-"), strict=True):
+    for (name, history), colour, style in zip(histories.items(), (VERMILLION, BLUE), ("--", "-"), strict=True):
         left.plot(history["epoch"], history["bound"], color=colour, linestyle=style, label=name)
         right.plot(history["epoch"], history["kept"], color=colour, linestyle=style, label=name)
     last = [history["bound"][-1] for history in histories.values()]
@@ -130,7 +128,7 @@ def pruning(threshold: float, log_alpha: Mapping[str, Tensor], curve: Mapping[fl
     kept, error = ([point[name] for point in curve.values()] for name in ("kept", "error"))
     right.plot(kept, error, color=BLUE, marker="o")
     chosen = curve[threshold]
-    right.plot(chosen["kept"], chosen["error"], color=ORANGE, marker="s", markersize=10)
+    right.plot(chosen["kept"], chosen["error"], color=VERMILLION, marker="s", markersize=10)
     right.set(xlabel="weights kept", ylabel="test error [%]", xscale="log", ylim=(0, 1.1 * max(error)))
     plain_numbers(right)
     right.set_title(
@@ -167,7 +165,7 @@ def connections(counts: Tensor) -> Figure:
 WAYS = {
     "distilled from binary dropout": (COLOURS["distilled"], "D", "--"),
     "distilled from the posterior": (BLUE, "o", "-"),
-    "pruned posterior": (ORANGE, "s", "-"),
+    "pruned posterior": (VERMILLION, "s", "-"),
     "posterior, standard": (BLACK, "*", ""),
 }
 
