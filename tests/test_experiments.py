@@ -173,7 +173,8 @@ def test_the_distance_of_monte_carlo_falls_with_the_number_of_masks(folder):
 
 
 def test_what_is_declared_reaches_both_algorithms(folder, monkeypatch):
-    row, seen = replace(SMALL, mirror=True, weight_decay=0.03, batch_size=32), {}
+    row = replace(SMALL, mirror=True, weight_decay=0.03, batch_size=32, autocast=torch.bfloat16)
+    seen = {}
 
     def train(network, inputs, labels, **how):
         seen["training"] = inputs, how
@@ -195,9 +196,19 @@ def test_what_is_declared_reaches_both_algorithms(folder, monkeypatch):
     half_white[..., :4] = 255
     torch.manual_seed(0)
     for how in (training_, distillation_):
-        assert (how["weight_decay"], how["batch_size"]) == (0.03, 32)
+        assert (how["weight_decay"], how["batch_size"], how["autocast"]) == (0.03, 32, torch.bfloat16)
         mirrored = (how["perturb"](half_white)[:, 0, 0, 7] == 1).double().mean()
         assert abs(mirrored - 0.5) < 5 * 0.5 / math.sqrt(4000)
+
+
+@pytest.mark.parametrize("labels", ["with dropout", "without dropout"])
+def test_a_small_network_trained_from_labels_has_dropout_only_where_it_is_declared(labels, folder, monkeypatch):
+    received = []
+    monkeypatch.setattr(running.training, "train", lambda network, *_, **how: received.append(network) or network)
+    run = Run("figure-3-right", SMALL, "labels-10", 1, "full", widths=(10,), labels=labels)
+    running.small_network(run, datasets.load("digits"), torch.device("cpu"), False, folder)
+    (network,) = received
+    assert bool(gates.stochastic_layers(network)) == (labels == "with dropout")
 
 
 @pytest.mark.parametrize("side", ["figure-3-left", "figure-3-right"])

@@ -33,6 +33,15 @@ def test_the_reliability_diagram_by_hand():
     assert list(bars.lines[0].get_ydata()) == [0.5, 1.0]
 
 
+def test_an_error_bar_is_the_standard_error_of_the_share_by_hand():
+    """Of four examples three are right: 0.75 ± √(0.75 · 0.25 / 4)."""
+    sure, error = torch.tensor([0.9, 0.6, 0.8, 0.7]), 0.2165
+    axis = Figure().subplots()
+    plots.reliability(axis, {"standard": torch.stack([sure, 1 - sure], -1)}, torch.tensor([0, 1, 0, 0]), bins=1)
+    _, _, (bar,) = axis.containers[0].lines
+    assert bar.get_segments()[0][:, 1] == pytest.approx([0.75 - error, 0.75 + error], abs=1e-4)
+
+
 @pytest.mark.parametrize("m", [1, 7, 50])
 def test_settling_shows_the_mean_of_the_first_m_masks(gated, lines, m):
     bars = plots.settling(m, gated, lines, label=3).axes[0].patches

@@ -1,10 +1,12 @@
 """A notebook is run, cleaned of what differs from run to run, and made into a page that needs no network."""
 
+import base64
 import re
 
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from helpers import pages
 
@@ -68,6 +70,20 @@ def test_the_commands_leave_what_they_say(command, notebook, tmp_path, monkeypat
     else:
         assert printed == ["ran 00_tour"]
         nbformat.validate(nbformat.read(tmp_path / "00_tour.ipynb", as_version=4))
+
+
+def test_the_pictures_of_tagged_cells_are_written_for_the_readme(tmp_path, monkeypatch):
+    def shown(png):
+        return new_output("display_data", {"image/png": base64.b64encode(png).decode()})
+
+    tagged = new_code_cell(metadata={"tags": ["picture"]}, outputs=[shown(b"first"), shown(b"second")])
+    notebook = new_notebook(cells=[new_code_cell(outputs=[shown(b"not tagged")]), tagged])
+    monkeypatch.setattr(pages, "execute", lambda source: notebook)
+    monkeypatch.setattr(pages, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(pages, "PICTURES", tmp_path / "pictures")
+    pages.run(["small"])
+    written = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    assert written == {"small.png": b"first", "small1.png": b"second"}
 
 
 def test_a_cell_that_raises_is_not_passed_over(tmp_path):

@@ -1,6 +1,7 @@
 """The declared runs of Molchanov et al. 2017: what is declared, and a small one from start to record and table."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -119,6 +120,43 @@ def test_every_record_in_the_repository_has_the_settings_that_are_declared():
         for name in ("epochs", "warm_up", "data", "lr", "batch_size", "threshold", "kl", "network", "students"):
             assert recorded[name] == expected[name]
         assert recorded.get("test_share", 0.2) == expected["test_share"]  # the first records did not name it
+
+
+def test_what_is_declared_reaches_training_pruning_and_distillation(tmp_path, monkeypatch):
+    row = replace(SMALL, kl=variational.kl_bound, mirror=True, threshold=5.0, batch_size=32, students=((12,),))
+    seen = {}
+
+    def maximise(network, images, labels, **how):
+        for layer in variational.layers(network).values():
+            nn.init.constant_(layer.log_sigma2, -2.0)  # there are weights on either side of both thresholds, 3 and 5
+        seen["training"] = network, how
+        return network.eval()
+
+    def distill(teacher, inputs, *, student, **how):
+        seen["distillation"] = student, how
+        return student
+
+    monkeypatch.setattr(sparsifying, "THRESHOLDS", (5.0,))  # the smallest would leave nothing, with a warning
+    monkeypatch.setattr(sparsifying.elbo, "maximise", maximise)
+    monkeypatch.setattr(sparsifying.distillation, "distill", distill)
+    content = perform(runs.Run("sparse", row, 2, "full"), progress=False, folder=tmp_path)
+    (posterior, training), (student, distillation) = seen["training"], seen["distillation"]
+    assert training["kl"] is variational.kl_bound
+    assert (training["lr"], training["batch_size"], training["warm_up"]) == (0.01, 32, (1, 3))
+    assert (training["seed"], distillation["seed"]) == (2, 2)
+    kept = variational.kept(posterior, 5.0)
+    assert content["weights kept"] == sum(int(mask.sum()) for mask in kept.values())
+    for name, layer in variational.layers(posterior).items():
+        assert torch.equal(student.get_submodule(name).weight, layer.weight)
+
+    n = 4000
+    half_white = torch.zeros(n, 1, 8, 8, dtype=torch.uint8)
+    half_white[..., :4] = 255
+    torch.manual_seed(0)
+    mirrored = (training["perturb"](half_white)[:, 0, 0, 7] == 1).double().mean()
+    assert abs(mirrored - 0.5) < 5 * 0.5 / math.sqrt(n)
+    dropped = (distillation["perturb"](half_white)[:, 0, 0, 0] == 0).double().mean()
+    assert abs(dropped - 0.2) < 5 * 0.4 / math.sqrt(n)
 
 
 def test_a_network_without_a_posterior_is_trained_by_algorithm_1(tmp_path):
