@@ -54,7 +54,8 @@ def distill(
 
     Parameters
     ----------
-    teacher : any network with dropout in it, returning logits [N, K].
+    teacher : any network with dropout in it, returning logits [N, K], or [N, T, K] for T predictions of each example: the
+        classes are always last.
     inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. Labels that it yields beside
         them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
     student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share nothing
@@ -77,8 +78,8 @@ def distill(
         computed from logits, however large; with one of your own a loss is infinite where a prediction is rounded to zero.
     autocast : type in which the networks compute, see `training.train`.
     device : where to compute. Default: where the teacher is.
-    seed : of the order of the examples, the gates and those perturbations that draw from PyTorch; the global random state
-        is left alone.
+    seed : of the order of the examples, and of those gates and perturbations that draw from PyTorch, whose global random
+        state is left alone.
     progress : whether to show a progress bar with loss and learning rate.
     checkpoint : file to write after each epoch. If it exists, distillation continues from it, to the same weights; those
         with which `student` comes are then of no account. Of a Dataset or DataLoader it remembers kind and length alone,

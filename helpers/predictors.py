@@ -93,7 +93,7 @@ def monte_carlo(
     model : network with dropout in it, returning logits [N, K].
     x : inputs [N, ...].
     m : number of masks; the error falls as 1/√m.
-    seed : makes the masks repeatable (on one machine, for one `batch_size`), leaving PyTorch's global random
+    seed : makes masks that PyTorch draws repeatable (on one machine, for one `batch_size`), leaving its global random
         state alone; ``None`` draws from that state.
     shared_masks : one mask per pass for all examples, so that dropped units need not be computed (`helpers.thinned`); for
         networks that after their first gate have nothing but `nn.Dropout`, `nn.Linear` and activations. For each example
