@@ -225,11 +225,11 @@ def require_own_parameters(student: nn.Module, teacher: nn.Module, teacher_stays
     """
     there = {address(tensor) for tensor in (*teacher.parameters(), *teacher.buffers())}
     trained = [name for name, p in student.named_parameters() if p.requires_grad and address(p) in there]
-    learning = [
+    learning = [  # other buffers, such as positions, are as a rule constants
         f"{name}.{key}".lstrip(".")
         for name, module in student.named_modules()
         for key, buffer in module.named_buffers(recurse=False)
-        if module.training and address(buffer) in there
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.training and address(buffer) in there
     ]
     if changed := trained + learning:
         raise ValueError(

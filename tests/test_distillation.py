@@ -618,9 +618,16 @@ def test_what_lies_in_the_same_memory_is_shared(share, name):
     assert_same_to_the_bit(teacher, before)
 
 
-def test_statistics_that_are_shared_and_stay_as_they_are_may_be():
-    teacher, student = teacher_network(), gates.remove(teacher_network(seed=1)).eval()
-    statistics(student, teacher)
+def constants(student, teacher):
+    for network in (teacher, student):
+        network.register_buffer("positions", torch.arange(3))
+    student.positions = teacher.positions
+
+
+@pytest.mark.parametrize(("share", "training"), [(statistics, False), (constants, True)])
+def test_buffers_that_stay_as_they_are_may_be_shared(share, training):
+    teacher, student = teacher_network(), gates.remove(teacher_network(seed=1)).train(training)
+    share(student, teacher)
     before = copy.deepcopy(teacher)
     distill(teacher, INPUTS, student=student, **SHORT)
     assert_same_to_the_bit(teacher, before)
