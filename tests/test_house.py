@@ -130,11 +130,14 @@ LOCK_LINE = re.compile(
 
 def not_portable(lock: str) -> list[str]:
     """Lines that hold on one machine only."""
-    return [
+    complaints = [
         f"requirements.lock has the line {line!r}: run `make lock` with the default index and no other option"
         for line in lock.splitlines()
         if not LOCK_LINE.fullmatch(line)
     ]
+    if re.search(r"(?m)^torch==2\.13\.0\b", lock):
+        complaints.append("torch 2.13.0 came from a folder of built packages: run `make lock` where there is none")
+    return complaints
 
 
 def without(text: str, start: str) -> str:
@@ -210,6 +213,7 @@ def test_the_lock_holds_on_every_machine():
         "six==1.17.0 ; sys_platform == 'linux' # from https://example.org",
         "# uv pip compile -o /tmp/requirements.lock",
         "    # from wheels.example.com",
+        "torch==2.13.0",
         "torch==2.15.0+cpu",
     ],
 )
