@@ -179,14 +179,14 @@ def not_finite(model: nn.Module) -> str | None:
 
 def finite(loss: Tensor, epoch: int, step: int, rate: float) -> float:
     value = loss.item()
-    if not math.isfinite(value) and epoch == step == 0:
+    if math.isfinite(value):
+        return value
+    if epoch == step == 0:
         raise FloatingPointError(
             f"the loss is {value} in the first step, before any weight was changed: look for extreme values in the inputs, "
             "and whether the loss is made for what the network returns."
         )
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1}: {advice(rate)}")
-    return value
+    raise FloatingPointError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1}: {advice(rate)}")
 
 
 def advice(rate: float) -> str:
