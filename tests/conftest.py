@@ -1,6 +1,7 @@
-"""What all tests share: one thread, and a browser where there is one."""
+"""What all tests share: one thread, the notebooks, and a browser where there is one."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,14 @@ import torch
 # For networks as small as those of the tests a second thread costs more than it computes.
 torch.set_num_threads(1)
 
+
+NOTEBOOKS = sorted(path.stem for path in (Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
+BRIEF = "05_bregman_losses"  # the notebook that runs in the shortest time
+
+# Where a whole notebook is run, an ordinary run has one of them.
+brief_notebook = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == BRIEF else pytest.mark.slow) for name in NOTEBOOKS]
+)
 
 compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="compiling takes a C++ compiler")
 

@@ -21,11 +21,10 @@ import pytest
 from helpers import pages
 from helpers.course import student
 from helpers.files import write
+from tests.conftest import brief_notebook
 
 pytestmark = pytest.mark.browser
 
-NOTEBOOKS = sorted(path.stem for path in pages.NOTEBOOKS.glob("[0-9]*.ipynb"))
-BRIEF = "05_bregman_losses"  # the notebook that runs in the shortest time
 MINUTES = 60_000  # Playwright counts in milliseconds; limits are for a machine that is busy with something else
 
 # All cells are in the page, and none is drawn only when it is scrolled into view.
@@ -168,9 +167,7 @@ def move(page, handle, patience=60):
     return False
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == BRIEF else pytest.mark.slow) for name in NOTEBOOKS]
-)
+@brief_notebook
 def test_a_notebook_runs_and_each_of_its_widgets_moves_its_figure(lab, page, name):
     source = nbformat.read(pages.NOTEBOOKS / f"{name}.ipynb", as_version=4)
     code = [cell.source for cell in source.cells if cell.cell_type == "code"]

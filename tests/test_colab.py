@@ -17,11 +17,10 @@ import pytest
 from nbclient import NotebookClient
 
 from helpers import pages
+from tests.conftest import NOTEBOOKS, brief_notebook
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted(path.stem for path in pages.NOTEBOOKS.glob("[0-9]*.ipynb"))
 REPOSITORY, TAG = pages.PROJECT["urls"]["Repository"], f"v{pages.PROJECT['version']}"
-BRIEF = "05_bregman_losses"  # the notebook that runs in the shortest time
 
 # What the suite has installed for other purposes, and Colab does not have.
 ABSENT = """
@@ -185,9 +184,7 @@ def test_every_notebook_finds_what_it_imports_on_colab(colab, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == BRIEF else pytest.mark.slow) for name in NOTEBOOKS]
-)
+@brief_notebook
 def test_a_notebook_runs_where_there_is_nothing_else(colab, tmp_path, name):
     notebook = committed(name)
     stored = [printed(cell) for cell in notebook.cells if "nbval-check-output" in cell.metadata.get("tags", [])]

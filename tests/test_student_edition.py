@@ -12,8 +12,8 @@ from nbclient import NotebookClient
 
 from helpers import checks, pages
 from helpers.course import exercises, student
+from tests.conftest import NOTEBOOKS, brief_notebook
 
-NOTEBOOKS = sorted(path.stem for path in pages.NOTEBOOKS.glob("[0-9]*.ipynb"))
 GAP = "### BEGIN SOLUTION"
 
 
@@ -117,9 +117,7 @@ def printed(cell):
     return "".join(output.get("text", "") for output in cell.outputs if output.get("name") == "stdout")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "05_bregman_losses" else pytest.mark.slow) for name in NOTEBOOKS]
-)
+@brief_notebook
 def test_an_untouched_student_edition_runs_to_its_end(edition, name):
     notebook = run(edition / "notebooks" / f"{name}.ipynb")
     for exercise, check in exercises.checks(notebook).items():
