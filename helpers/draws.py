@@ -1,7 +1,8 @@
 """Whether passes through a network draw gates: its layers say which there are, but not whether they are called."""
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +20,34 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
     """
     Raises
     ------
-    ValueError : if `model` has no stochastic layer, or calls one in training mode only; if a pass over `x` calls none whose
-        rate is known, and sampled passes never differ.
+    ValueError : if `model` has no stochastic layer, or draws in training mode only: because it calls a layer then only, or in
+        code where no dropout is found; if one module drops and keeps running statistics; if a pass over `x` calls no layer
+        whose rate is known, and sampled passes never differ.
     """
     layers = gates.require_stochastic_layers(model)
     if not functional.runs_own_code(model):
         return
     few = each(lambda part: part[:2], x)
-    reached = called(model, few)
-    if guarded := passed_by(model, few, layers, reached):
+    sampled = watched(model, few)
+    if moved := {name: layers[name] for name in layers if layers[name] in sampled.moved}:
+        raise ValueError(
+            f"{described(model, moved.values())} would change its running statistics whenever masks are drawn: it drops in its "
+            "own code, for which it has to be in training mode. Give the dropout a module of its own, such as nn.Dropout."
+        )
+    if guarded := passed_by(model, few, layers, sampled.reached):
         raise ValueError(
             f"{guarded} would not be sampled: code of this network asks for `self.training` before it calls what drops, and "
             "while masks are drawn only dropout layers are in training mode, not what they are in. Call them always; in eval "
             "mode they drop nothing by themselves."
         )
-    if any(gates.rate_is_known(layer) and layer in reached for layer in layers.values()):
+    known = {*layers.values(), *(module for module in model.modules() if isinstance(module, nn.RReLU))}
+    if missed := watched(model, few, model.modules()).drawing & sampled.reached - sampled.drawing - known:
+        raise ValueError(
+            f"in training mode {described(model, missed)} draws random numbers that would not be sampled: neither a dropout "
+            "layer in it does so, nor code that asks for its own `self.training`. Use nn.Dropout there, or "
+            "F.dropout(x, p, self.training) in the forward of the module itself; torch.jit.script hides both."
+        )
+    if any(gates.rate_is_known(layer) and layer in sampled.reached for layer in layers.values()):
         return
     with gates.sampling(model), torch.no_grad(), seeded(0, parts(x)[0].device):
         passes = max(PASSES, ROWS // size(x))
@@ -45,21 +59,81 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
         )
 
 
-def called(model: nn.Module, x: Inputs, hosts: Collection[nn.Module] = ()) -> set[nn.Module]:
-    """The modules that a sampled pass over `x` calls, as far as it gets, with `hosts` in training mode, too."""
-    found: set[nn.Module] = set()
+def described(model: nn.Module, modules: Collection[nn.Module]) -> str:
+    """Names and kinds of some `modules` of `model`."""
+    found = [(name, type(module).__name__) for name, module in model.named_modules() if module in modules]
+    return ", ".join(f"{name!r} ({kind})" if name else kind for name, kind in found)
+
+
+@dataclass
+class Pass:
+    """What a pass through a network did, as far as it got. Modules that are scripted count to what they are in."""
+
+    reached: set[nn.Module] = field(default_factory=set)  # modules that were called
+    drawing: set[nn.Module] = field(default_factory=set)  # those whose own code drew random numbers from PyTorch
+    moved: set[nn.Module] = field(default_factory=set)  # those whose running statistics changed
+
+
+def watched(model: nn.Module, x: Inputs, hosts: Collection[nn.Module] = ()) -> Pass:
+    """A sampled pass over `x`, with `hosts` in training mode, too, that leaves all buffers as they are."""
+    found, running, device = Pass(), [model], parts(x)[0].device
+
+    def state() -> Tensor:
+        return torch.cat(
+            [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+        )
+
+    def note_draws() -> None:
+        nonlocal last
+        if not torch.equal(now := state(), last):
+            found.drawing.add(running[-1])
+        last = now
+
+    def enter(module: nn.Module, _) -> None:
+        note_draws()
+        found.reached.add(module)
+        running.append(module)
+
+    def leave(module: nn.Module, *_) -> None:
+        note_draws()
+        running.pop()
+
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]  # has no hooks
-    hooks = [module.register_forward_pre_hook(lambda module, _: found.add(module)) for module in modules]
+    hooks = [module.register_forward_pre_hook(enter, prepend=True) for module in modules]
+    hooks += [module.register_forward_hook(leave) for module in modules]
     try:
-        with gates.sampling(model), gates.uncompiled(), torch.no_grad(), seeded(0, parts(x)[0].device):
+        with (
+            gates.sampling(model),
+            gates.uncompiled(),
+            torch.no_grad(),
+            seeded(0, device),
+            buffers_put_back(model) as before,
+        ):
+            last = state()
             for host in hosts:
                 host.training = True
             with suppress(Exception):  # the passes that are averaged will say what is wrong, if they fail too
                 call(model, repeated(x, 1))
+            for module, name, buffer in before:
+                if name.startswith("running_") and not torch.equal(getattr(module, name), buffer):
+                    found.moved.add(module)
     finally:
         for hook in hooks:
             hook.remove()
     return found
+
+
+@contextmanager
+def buffers_put_back(model: nn.Module) -> Iterator[list[tuple[nn.Module, str, Tensor]]]:
+    """Passes in here change copies of running statistics and the like. Gives module, name and original of each buffer."""
+    found = [(module, *named) for module in model.modules() for named in module.named_buffers(recurse=False)]
+    try:
+        for module, name, buffer in found:
+            setattr(module, name, buffer.clone())
+        yield found
+    finally:
+        for module, name, buffer in found:
+            setattr(module, name, buffer)
 
 
 def passed_by(model: nn.Module, x: Inputs, layers: dict[str, nn.Module], reached: Collection[nn.Module]) -> list[str]:
@@ -77,5 +151,5 @@ def passed_by(model: nn.Module, x: Inputs, layers: dict[str, nn.Module], reached
             hosts[name] = path[host]
     if not hosts:
         return []
-    also = called(model, x, hosts.values())
+    also = watched(model, x, hosts.values()).reached
     return [name for name in hosts if layers[name] in also]

@@ -20,13 +20,28 @@ from torch import nn
 DROPOUTS = {
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, F.rrelu),
     *(torch.dropout, torch.alpha_dropout, torch.feature_alpha_dropout, torch.rrelu, torch.bernoulli),
+    *(torch.dropout_, torch.alpha_dropout_, torch.feature_alpha_dropout_, torch.feature_dropout, torch.native_dropout),
 }
 NOISE = {  # of which some make gates by hand
     *(torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.normal, torch.randint, torch.randint_like),
-    *(torch.multinomial, random.random, random.uniform, np.random.rand, np.random.random, np.random.uniform),
+    *(torch.multinomial, torch.poisson, torch.binomial, torch.randperm, F.gumbel_softmax),
+    *(random.random, random.uniform, np.random.rand, np.random.random, np.random.uniform, np.random.binomial),
 }
-# Methods of a tensor, and of a distribution.
-METHODS = {"bernoulli", "bernoulli_", "normal_", "uniform_", "exponential_", "sample", "rsample"}
+# Methods of a tensor, of a distribution, and of NumPy's generators.
+METHODS = {
+    *(
+        "bernoulli",
+        "bernoulli_",
+        "normal_",
+        "uniform_",
+        "exponential_",
+        "geometric_",
+        "log_normal_",
+        "cauchy_",
+        "random_",
+    ),
+    *("sample", "rsample", "binomial"),
+}
 # Attention drops only where it is told to, so that calling it alone says nothing.
 ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 DRAWING = DROPOUTS | ATTENTION | NOISE | METHODS
@@ -72,8 +87,15 @@ def ignores_mode(module: nn.Module) -> bool:
 
 
 def runs_own_code(model: nn.Module) -> bool:
-    """Whether some module of `model` has a forward that is not PyTorch's: then its layers do not say all that it does."""
-    return any("forward" in vars(module) or not of_pytorch(type(module).forward) for module in model.modules())
+    """Whether some module of `model` has hooks or a forward that is not PyTorch's: then its layers do not say all that it
+    does."""
+    return any(
+        "forward" in vars(module)
+        or isinstance(module, torch.jit.ScriptModule)
+        or not of_pytorch(type(module).forward)
+        or has_hooks(module)
+        for module in model.modules()
+    )
 
 
 def has_hooks(module: nn.Module, but: tuple[type, ...] = ()) -> bool:

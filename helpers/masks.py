@@ -79,13 +79,14 @@ class CheapMasks(TorchFunctionMode):
     """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `inverted`.
 
     This reaches every network, whether it holds dropout layers or calls the functions itself. Everything else,
-    rates 0 and above `HIGHEST` and tensors on a GPU included, is left to PyTorch. So are gates in compiled code: there PyTorch's are
-    cheap, and `random_` cannot be compiled.
+    rates 0 and above `HIGHEST` and tensors on a GPU included, is left to PyTorch. So are gates in compiled code, where
+    PyTorch's are cheap, and those under `torch.func`'s transforms, such as `vmap`: neither can do with `random_`.
     """
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if function in GATE_DIMENSIONS and not torch.compiler.is_compiling():
+        elsewhere = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        if function in GATE_DIMENSIONS and not elsewhere:
             return self.dropout(function, *args, **kwargs)
         return function(*args, **kwargs)
 

@@ -154,3 +154,94 @@ def test_dropout_that_hardly_ever_drops_is_not_taken_for_none():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), DropsRarely(), nn.Linear(8, 3))
     assert predictors.monte_carlo(model, X[:1], 2).shape == (1, 3)
+
+
+class Switch:
+    """No module, so that nobody finds what it draws."""
+
+    def __call__(self, x, on):
+        return nn.functional.dropout(x, 0.5, on)
+
+
+class ToldByItsCaller(nn.Module):
+    def forward(self, x, drop):
+        return nn.functional.dropout(x, 0.5, drop)
+
+
+class Hidden(Network):
+    """Has one dropout that is found, and one that is not."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.norm, self.hidden = nn.BatchNorm1d(16), hidden
+
+    def forward(self, x):
+        h = self.drop(self.norm(self.body(x)).relu())
+        if isinstance(self.hidden, torch.jit.ScriptModule | nn.Linear):
+            return self.head(self.hidden(h))
+        return self.head(self.hidden(h, self.training))
+
+
+def noise(module, args):
+    return (args[0] + torch.randn_like(args[0]),) if module.training else args
+
+
+def with_a_noisy_hook():
+    layer = nn.Linear(16, 16)
+    layer.register_forward_pre_hook(noise)
+    return layer
+
+
+HIDDEN = {
+    "an object that is no module": (Switch, "Hidden"),
+    "told by the caller": (ToldByItsCaller, "'hidden' (ToldByItsCaller)"),
+    "scripted": (lambda: torch.jit.script(nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.5))), "Hidden"),
+    "a hook": (with_a_noisy_hook, "'hidden' (Linear)"),
+}
+
+
+def into_a_line(teacher, x):
+    return distill(teacher, x, student=nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("use", [predictors.monte_carlo, into_a_line])
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_dropout_that_is_found_nowhere_is_refused_beside_dropout_that_is(kind, use):
+    torch.manual_seed(0)
+    hidden, blamed = HIDDEN[kind]
+    model = Hidden(hidden())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    buffers = dict(model.named_buffers())
+    with pytest.raises(ValueError, match=r"random numbers that would not be sampled") as error:
+        use(model, X)
+    assert str(error.value).startswith(f"in training mode {blamed} draws")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "statistics moved"
+    assert all(buffer is buffers[name] for name, buffer in model.named_buffers())
+    assert model.training and model.norm.training
+
+
+def test_a_layer_that_drew_before_its_noise_was_removed_is_no_reason_to_refuse():
+    """PyTorch's RReLU draws in training mode even where all its slopes are the same."""
+    model = Hidden(nn.Linear(16, 16))
+    model.hidden.register_module("slope", nn.RReLU(0.2, 0.2))
+    model.hidden.register_forward_hook(lambda layer, args, out: layer.slope(out))
+    assert predictors.monte_carlo(model, X, 2).shape == (24, 3)
+
+
+class NormalisesAndDrops(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(4))
+        self.register_buffer("running_var", torch.ones(4))
+
+    def forward(self, x):
+        x = nn.functional.batch_norm(x, self.running_mean, self.running_var, training=self.training)
+        return nn.functional.dropout(x, 0.5, self.training)
+
+
+@pytest.mark.parametrize("use", [predictors.monte_carlo, distill])
+def test_a_module_that_drops_and_keeps_statistics_is_refused_and_keeps_them(use):
+    model = nn.Sequential(NormalisesAndDrops(), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"'0' \(NormalisesAndDrops\) would change its running statistics"):
+        use(model, X)
+    assert torch.equal(model[0].running_mean, torch.zeros(4)) and torch.equal(model[0].running_var, torch.ones(4))

@@ -220,7 +220,16 @@ NOISES = {
     "a distribution": lambda x: x * torch.distributions.Bernoulli(torch.full_like(x, 0.5)).sample(),
     "Python's": lambda x: x * (random.random() < 0.5),
     "NumPy's": lambda x: x * (np.random.rand() < 0.5),
+    "NumPy's binomial": lambda x: x * np.random.binomial(1, 0.5),
+    "a generator of NumPy's": lambda x: x * int(GENERATOR.binomial(1, 0.5)),
+    "geometric_": lambda x: x * torch.empty_like(x).geometric_(0.5),
+    "log_normal_": lambda x: x * torch.empty_like(x).log_normal_(),
+    "randperm": lambda x: x * torch.randperm(4),
+    "poisson": lambda x: torch.poisson(x),
+    "gumbel_softmax": lambda x: F.gumbel_softmax(x),
+    "dropout_": lambda x: torch.dropout_(x.clone(), 0.5, True),
 }
+GENERATOR = np.random.default_rng(0)
 
 
 class Noisy(nn.Module):

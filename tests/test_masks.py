@@ -343,3 +343,12 @@ def test_compiled_gates_are_pytorch_s_own_and_compiled_once(compiled_by):
             draws.append(net(x))
     assert len(graphs) == 1
     assert set(torch.cat(draws).tolist()) == {0.0, 2.0}
+
+
+def test_several_networks_at_once_draw_gates_of_their_own():
+    """False alarms: two of three networks keep the same of 200 units, 3 * 2^-200."""
+    dropout, rows = torch.nn.Dropout(0.5), torch.ones(3, 200)
+    with masks.CheapMasks():
+        gated = torch.func.vmap(dropout, randomness="different")(rows)
+    assert set(gated.flatten().tolist()) == {0.0, 2.0}
+    assert len({tuple(row.tolist()) for row in gated}) == 3
