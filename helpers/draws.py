@@ -49,12 +49,14 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
         )
     if any(gates.rate_is_known(layer) and layer in sampled.reached for layer in layers.values()):
         return
+    count = max(PASSES, ROWS // size(x))
     with gates.sampling(model), torch.no_grad(), seeded(0, parts(x)[0].device):
-        passes = max(PASSES, ROWS // size(x))
-        first, *others = (output(call(model, repeated(x, 1))) for _ in range(passes))
-    if all(torch.equal(first, other) for other in others):
+        passes = (output(call(model, repeated(x, 1))) for _ in range(count))
+        first = next(passes)
+        all_the_same = all(torch.equal(first, other) for other in passes)  # until one differs
+    if all_the_same:
         raise ValueError(
-            f"{passes} sampled passes through {type(model).__name__} return the same, so there is nothing to average. Of the "
+            f"{count} sampled passes through {type(model).__name__} return the same, so there is nothing to average. Of the "
             f"dropout in {list(layers)}: is its rate zero, or is it never reached?"
         )
 
