@@ -30,16 +30,19 @@ def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
 
     Raises
     ------
-    ValueError : if `q` or `ideal` are no probabilities, but logits, say, if their shapes differ, or if a label is no class.
+    ValueError : if there are no examples, if `q` or `ideal` are no probabilities, but logits, say, if their shapes differ,
+        or if a label is no class.
     """
     require_probabilities("q", q)
     require_probabilities("ideal", ideal)
     if q.shape != ideal.shape:
         raise ValueError(f"`q` is {list(q.shape)} and `ideal` {list(ideal.shape)}; both must be [N, K]")
-    if labels.shape != q.shape[:1] or labels.min() < 0 or labels.max() >= q.shape[-1]:
+    if labels.shape != q.shape[:1]:
+        raise ValueError(f"expected a label for each of the {len(q)} predictions, got {list(labels.shape)}")
+    if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= q.shape[-1]:
         raise ValueError(
-            f"expected a label for each of the {len(q)} predictions, from 0 to {q.shape[-1] - 1}; got "
-            f"{list(labels.shape)} from {labels.min()} to {labels.max()}"
+            f"labels must be whole numbers from 0 to {q.shape[-1] - 1} of type int64; got {labels.dtype} from {labels.min()} "
+            f"to {labels.max()}"
         )
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
@@ -53,7 +56,9 @@ def scores(q: Tensor, labels: Tensor, ideal: Tensor) -> dict[str, float]:
 
 
 def require_probabilities(name: str, q: Tensor) -> None:
-    """Raise ValueError unless the rows of `q` [N, K] are distributions over classes."""
+    """Raise ValueError unless `q` is [N, K] and its rows are distributions over classes."""
+    if q.ndim != 2 or not len(q):
+        raise ValueError(f"`{name}` is {list(q.shape)}; expected probabilities [N, K] of at least one example")
     sums = q.sum(-1)
     if not ((q >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)):
         raise ValueError(

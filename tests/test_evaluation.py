@@ -60,9 +60,13 @@ def test_what_is_no_distribution_is_refused_by_name(example, which, bad):
     ("change", "message"),
     [
         ({"ideal": torch.full((1, 5), 0.2)}, r"`q` is \[400, 5\] and `ideal` \[1, 5\]"),
-        ({"labels": torch.zeros(399, dtype=torch.int64)}, r"each of the 400 predictions, from 0 to 4; got \[399\]"),
-        ({"labels": torch.arange(400) % 6}, "from 0 to 4; .* from 0 to 5"),
-        ({"labels": torch.arange(400) % 5 - 1}, "from 0 to 4; .* from -1 to 3"),
+        ({"labels": torch.zeros(399, dtype=torch.int64)}, r"each of the 400 predictions, got \[399\]"),
+        ({"labels": torch.zeros(0, dtype=torch.int64)}, r"each of the 400 predictions, got \[0\]"),
+        ({"labels": torch.zeros(400, dtype=torch.int32)}, "from 0 to 4 of type int64; got torch.int32 from 0 to 0"),
+        ({"q": torch.zeros(0, 5)}, r"`q` is \[0, 5\]; expected probabilities \[N, K\] of at least one example"),
+        ({"q": torch.full((5,), 0.2)}, r"`q` is \[5\]; expected"),
+        ({"labels": torch.arange(400) % 6}, "from 0 to 4 .* from 0 to 5"),
+        ({"labels": torch.arange(400) % 5 - 1}, "from 0 to 4 .* from -1 to 3"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(example, change, message):
