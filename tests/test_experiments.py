@@ -74,14 +74,18 @@ def test_all_of_table_1_is_declared():
 
 def test_figure_3_has_eight_sizes_on_either_side_distilled_on_two_kinds_of_images_and_from_labels():
     left, right = (EXPERIMENTS[f"figure-3-{side}"]("full") for side in ("left", "right"))
-    assert len(left) == len(right) == 8 * 4 * 5
+    assert len(left) == len(right) == (8 * 4 - 1) * 5 + 1, (
+        "the copy of the teacher saw training images once, in Table 1"
+    )
+    whole = [run for run in left if run.widths in (None, (32, 32, 64, 64))]
+    assert [run for run in left if run in right] == whole
+    of_table_1 = [*(f"perturbed.{i + 1}" for i in range(5)), "train.1"]
+    assert [run.name for run in whole if not run.labels] == [f"table-1.cifar10-quick.{n}.full" for n in of_table_1]
     ways = {("perturbed", None), ("train", None), ("perturbed", "with dropout"), ("perturbed", "without dropout")}
     assert {(run.S, run.labels) for run in left} == {(run.S, run.labels) for run in right} == ways
-    assert {run.widths[3] for run in left} == set(range(8, 65, 8))
-    assert {run.widths[:3] for run in left} == {(32, 32, 64)}
-    assert {tuple(8 * w / full for w, full in zip(run.widths, (32, 32, 64, 64), strict=True)) for run in right} == {
-        (n,) * 4 for n in range(1, 9)
-    }
+    left, right = ({run.widths for run in side if run.widths} for side in (left, right))
+    assert left == {(32, 32, 64, n) for n in range(8, 65, 8)}
+    assert right == {(4 * n, 4 * n, 8 * n, 8 * n) for n in range(1, 9)}
     sizes = [
         networks.parameter_count(networks.Quick(widths=widths)) for widths in declared.WIDTHS["figure-3-left"].values()
     ]
@@ -286,7 +290,7 @@ def test_figure_3_is_read_from_its_records(folder, monkeypatch):
         monkeypatch.setattr(module, "WIDTHS", {"figure-3-left": sizes})
     monkeypatch.setattr(records, "QUICK", SMALL)
     runs = declared.figure_3("figure-3-left", "short", 2)
-    assert len(runs) == 4 * 2 * 2
+    assert len(runs) == (4 * 2 - 1) * 2, "Table 1 has no students of other kinds of images but on CIFAR"
     monkeypatch.setattr(records, "figure_3", lambda side, profile: declared.figure_3(side, profile, 2))
     assert records.by_size("figure-3-left", "short", folder) == {}
     assert (records.sizes("short", folder)["distilled: error [%]"] == "not run").all()
@@ -295,15 +299,14 @@ def test_figure_3_is_read_from_its_records(folder, monkeypatch):
     curves = records.by_size("figure-3-left", "short", folder)
     labelled = {"from labels, with dropout", "from labels, without dropout"}
     assert set(curves) == {"distilled", "distilled on training images", *labelled}
+    assert {size: len(found) for size, found in curves.pop("distilled on training images").items()} == {5: 2}
     assert all({size: len(found) for size, found in curve.items()} == {20: 2, 5: 2} for curve in curves.values())
     table = records.sizes("short", folder)
     small, large = curves["distilled"][5], networks.parameter_count(SMALL.network())
     assert list(table.index) == [("the penultimate layer shrinks", 20), ("the penultimate layer shrinks", 5)]
     assert table["parameters left [%]"].iloc[-1] == round(100 * (65 * 5 + 6 * 10) / large)
-    mean, spread = (
-        (small[0]["error"] + small[1]["error"]) / 2,
-        abs(small[0]["error"] - small[1]["error"]) / math.sqrt(2),
-    )
+    mean = (small[0]["error"] + small[1]["error"]) / 2
+    spread = abs(small[0]["error"] - small[1]["error"]) / math.sqrt(2)
     assert table["distilled: error [%]"].iloc[-1] == f"{mean:.2f} ± {spread:.2f}"
 
 

@@ -188,19 +188,25 @@ def figure_3(side: str, profile: str, repetitions: int = REPETITIONS) -> list[Ru
     """One side of Fig. 3: networks of all sizes, distilled, and trained from labels.
 
     The paper's students saw perturbed images; here there are others that saw the training images as they are. The paper does
-    not say whether its networks trained from labels had dropout, so there are both.
+    not say whether its networks trained from labels had dropout, so there are both. Both sides begin with the same networks,
+    those with all units: as students they are copies of their teacher, which Table 1 has.
     """
+    students = {"distilled": "perturbed", "train": "train"}
+    labels = {"labels": "with dropout", "plain": "without dropout"}
     ways = {
-        "distilled": {},
-        "train": {"S": "train"},
-        "labels": {"labels": "with dropout"},
-        "plain": {"labels": "without dropout"},
+        **{name: {"S": S} for name, S in students.items()},
+        **{name: {"labels": how} for name, how in labels.items()},
     }
+    (all_units, *_), (_, *smaller) = WIDTHS["figure-3-left"].items(), WIDTHS[side].items()
+
+    def runs(experiment: str, variant: str, size: int, widths: tuple[int, ...]) -> list[Run]:
+        name, way = f"{variant}-{size}", ways[variant]
+        return [Run(experiment, QUICK, name, i + 1, profile, widths=widths, **way) for i in range(repetitions)]
+
     return [
-        Run(side, QUICK, f"{variant}-{size}", i + 1, profile, widths=widths, **way)
-        for variant, way in ways.items()
-        for size, widths in WIDTHS[side].items()
-        for i in range(repetitions)
+        *(run for run in table_1(QUICK, profile, repetitions) if run.S in students.values()),
+        *(run for variant in labels for run in runs("figure-3-left", variant, *all_units)),
+        *(run for variant in ways for size in smaller for run in runs(side, variant, *size)),
     ]
 
 

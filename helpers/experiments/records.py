@@ -293,9 +293,10 @@ def origin(found: list[dict]) -> str:
 def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, dict[int, list[dict[str, float]]]]:
     """One side of Fig. 3: {name of a curve: {size of the network: scores of each repetition}}, as far as there are records."""
     curves: dict[str, dict[int, list]] = {}
+    size_of = {widths: size for size, widths in WIDTHS[side].items()}
     for run in figure_3(side, profile):
         if found := scores([run], run.way, folder):
-            size = int(run.variant.rpartition("-")[2])
+            size = size_of[run.widths] if run.widths else max(WIDTHS[side])
             curves.setdefault(curve(run), {}).setdefault(size, []).extend(found)
     return curves
 
