@@ -14,9 +14,9 @@ from helpers import bregman, checkpoints, gates
 from helpers.batches import unlabelled
 from helpers.draws import require_draws
 from helpers.functional import of_pytorch, runs_own_code
-from helpers.inputs import Inputs, call, each, require_positive
+from helpers.inputs import Inputs, call, device_of, each, require_positive
 from helpers.precision import mixed_precision
-from helpers.predictors import Output, device_of, explained, full_precision, predictions, require_logits, softmax
+from helpers.predictors import Output, explained, full_precision, predictions, require_logits, softmax
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, length, not_finite
 

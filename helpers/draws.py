@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from helpers import functional, gates
 from helpers.inputs import Inputs, call, each, parts, repeated, size
-from helpers.seeding import seeded
+from helpers.seeding import seeded, state_of_pytorch
 
 # So many passes must not all return the same; more of them if they have few rows, all of which a low rate may spare.
 PASSES = 10
@@ -80,16 +80,11 @@ def watched(model: nn.Module, x: Inputs, hosts: Collection[nn.Module] = ()) -> P
     """A sampled pass over `x`, with `hosts` in training mode, too, that leaves all buffers as they are."""
     found, running, device = Pass(), [model], parts(x)[0].device
 
-    def state() -> Tensor:
-        return torch.cat(
-            [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-        )
-
     def note_draws() -> None:
-        nonlocal last
-        if not torch.equal(now := state(), last):
+        nonlocal state
+        if (now := state_of_pytorch(device)) != state:
             found.drawing.add(running[-1])
-        last = now
+        state = now
 
     def enter(module: nn.Module, _) -> None:
         note_draws()
@@ -111,7 +106,7 @@ def watched(model: nn.Module, x: Inputs, hosts: Collection[nn.Module] = ()) -> P
             seeded(0, device),
             buffers_put_back(model) as before,
         ):
-            last = state()
+            state = state_of_pytorch(device)
             for host in hosts:
                 host.training = True
             with suppress(Exception):  # the passes that are averaged will say what is wrong, if they fail too

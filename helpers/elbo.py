@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from helpers import checkpoints, gates, variational
 from helpers.batches import Shuffled
-from helpers.predictors import device_of, in_batches
+from helpers.inputs import device_of
+from helpers.predictors import in_batches
 from helpers.seeding import seeded
 from helpers.sgd import descend
 from helpers.training import require_examples

@@ -87,21 +87,25 @@ def ignores_mode(module: nn.Module) -> bool:
 
 
 def runs_own_code(model: nn.Module) -> bool:
-    """Whether some module of `model` has hooks or a forward that is not PyTorch's: then its layers do not say all that it
-    does."""
+    """Whether some module of `model` is scripted, has a forward that is not PyTorch's or a hook that draws random numbers:
+    then its layers do not say all that it does."""
     return any(
         "forward" in vars(module)
         or isinstance(module, torch.jit.ScriptModule)
         or not of_pytorch(type(module).forward)
-        or has_hooks(module)
+        or not reached(hooks(module)).isdisjoint(DRAWING)
         for module in model.modules()
     )
 
 
+def hooks(module: nn.Module) -> list[Callable]:
+    """What is called before and after the forward of `module`."""
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+
+
 def has_hooks(module: nn.Module, but: tuple[type, ...] = ()) -> bool:
     """Whether somebody's code is called before or after the forward of `module`, other than hooks of the kinds `but`."""
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return any(not isinstance(hook, but) for hook in hooks)
+    return any(not isinstance(hook, but) for hook in hooks(module))
 
 
 def code_of(module: nn.Module) -> set:

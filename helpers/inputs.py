@@ -69,6 +69,11 @@ def split(x: Inputs, batch_size: int) -> Iterator[Inputs]:
         yield each(lambda part: part[start : start + batch_size], x)  # noqa: B023 - used before the next turn
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of `model` are; the CPU for a model without parameters."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
 def repeated(x: Inputs, times: int) -> Inputs:
     """A copy of `x` with all its examples so many times, one round after the other; channels last stay so."""
     return each(lambda part: torch.cat([part] * times), x)

@@ -23,7 +23,7 @@ from helpers import gates, moments, prefix, thinned
 from helpers.draws import require_draws
 from helpers.folding import same
 from helpers.halves import whole
-from helpers.inputs import Inputs, call, each, parts, require_finite, require_positive, size, split
+from helpers.inputs import Inputs, call, device_of, each, parts, require_finite, require_positive, size, split
 from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
@@ -340,11 +340,6 @@ def full_precision(z: Any) -> Any:
     """A tensor as float32 if it is coarser, so that a mean over many masks is no coarser than one of them. Whatever else a
     network returns stays as it is, for `output` to take the tensor out of it."""
     return z.float() if isinstance(z, Tensor) and z.dtype in (torch.float16, torch.bfloat16) else z
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the parameters of `model` are; the CPU for a model without parameters."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def require_logits(z: Any, output: Output) -> None:

@@ -19,8 +19,8 @@ from torch import fx, nn
 from helpers import functional, gates
 from helpers.folding import folding, same
 from helpers.halves import Halves, whole
-from helpers.inputs import Inputs, call, each, repeated
-from helpers.seeding import seeded
+from helpers.inputs import Inputs, call, device_of, each, repeated
+from helpers.seeding import seeded, state_of_pytorch
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def halved(model: nn.Module, x: Inputs) -> Halves:
 
 def in_two(model: nn.Module, x: Inputs) -> Halves:
     """The two halves of `model`, tried; or an error, an `OtherNumbers` where it was random numbers that kept it whole."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     with torch.no_grad(), seeded(0, device):
         state = random_state(device)
         found = traced(model, x)
@@ -192,6 +192,5 @@ def tried(found: Halves, model: nn.Module, x: Inputs, device: torch.device) -> S
 
 def random_state(device: torch.device) -> list:
     """The random state of PyTorch, Python and NumPy, to be compared."""
-    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
     _, numbers, position, *_ = np.random.get_state()
-    return [*(state.numpy().tobytes() for state in states), random.getstate(), numbers.tobytes(), position]
+    return [*state_of_pytorch(device), random.getstate(), numbers.tobytes(), position]

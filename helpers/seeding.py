@@ -23,6 +23,12 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
         yield
 
 
+def state_of_pytorch(device: torch.device) -> list[bytes]:
+    """The states of PyTorch's random generators on the CPU and on `device`, to be compared."""
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    return [state.numpy().tobytes() for state in states]
+
+
 def derived(seed: int, *parts: int) -> int:
     """A well-mixed 63-bit seed for a part of what `seed` governs, such as one epoch of a run."""
     return int(np.random.SeedSequence(seed, spawn_key=parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

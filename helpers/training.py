@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from helpers import checkpoints, gates
 from helpers.batches import Shuffled
+from helpers.inputs import device_of, require_finite
 from helpers.precision import mixed_precision
-from helpers.predictors import device_of, full_precision, require_finite, standard
+from helpers.predictors import full_precision, standard
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend
 

@@ -245,3 +245,12 @@ def test_a_module_that_drops_and_keeps_statistics_is_refused_and_keeps_them(use)
     with pytest.raises(ValueError, match=r"'0' \(NormalisesAndDrops\) would change its running statistics"):
         use(model, X)
     assert torch.equal(model[0].running_mean, torch.zeros(4)) and torch.equal(model[0].running_var, torch.ones(4))
+
+
+@pytest.mark.parametrize("use", [predictors.monte_carlo, into_a_line])
+def test_a_noisy_hook_is_found_in_a_network_of_pytorch_s_layers_alone(use):
+    model = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), with_a_noisy_hook(), nn.Linear(16, 3))
+    with pytest.raises(
+        ValueError, match=r"^in training mode '2' \(Linear\) draws random numbers that would not be sampled"
+    ):
+        use(model, X)

@@ -337,7 +337,7 @@ def test_of_teachers_as_many_are_counted_as_are_declared(folder):
     runs = [replace(small(i), experiment="placement", teacher_seed=i) for i in (1, 2, 3)]
     score = dict.fromkeys(records.MEASURES, 1.0)
     for run in runs[:2]:
-        running.write({"format": 1, "metrics": {"standard": score}}, records.record(run, folder))
+        running.write(records.record(run, folder), {"format": 1, "metrics": {"standard": score}})
     cells = records.cells(runs, "standard", folder)
     assert (cells["error [%]"], cells["repetitions"]) == ("1.00 ± 0.00", "2 of 3")
 
@@ -362,7 +362,7 @@ def test_a_row_that_was_run_for_a_tenth_of_the_epochs_only_is_shown_and_says_so(
     for profile, error in (("short", 7.0), ("full", 5.0)):
         score = dict.fromkeys(records.MEASURES, error)
         content = {"format": 1, "metrics": {predictor: score for predictor in records.PREDICTORS}}
-        running.write(content, records.record(small(profile=profile), folder))
+        running.write(records.record(small(profile=profile), folder), content)
         assert shown() == {"short": ["7.00", "1 of 5", "2 of 20"], "full": ["5.00", "1 of 5", "20 of 20"]}[profile]
     assert shown("short") == ["7.00", "1 of 5", "2 of 20"]
 
@@ -383,7 +383,7 @@ def test_the_right_half_has_each_kind_beside_the_paper_s(folder, monkeypatch):
         if error == 3:
             assert records.right(folder=folder)["epochs"].to_list() == ["20 of 20", "20 of 20", "not run"]
         content = {"format": 1, "metrics": {"distilled": dict.fromkeys(records.MEASURES, float(error))}}
-        running.write(content, records.record(Run("table-1", row, kind, 1, "full", S=kind), folder))
+        running.write(records.record(Run("table-1", row, kind, 1, "full", S=kind), folder), content)
     table = records.right(folder=folder).loc["CIFAR10 Quick"]
     assert table["error [%]"].to_dict() == {"perturbed": "1.00", "train": "2.00", "unseen": "3.00"}
     assert table["paper: error [%]"].to_dict() == {"perturbed": "17.20", "train": "17.15", "unseen": "17.23"}
@@ -720,7 +720,7 @@ def test_a_run_with_compiled_networks_is_as_good(folder, monkeypatch):
 def test_networks_are_compiled_on_a_gpu_if_there_is_triton(monkeypatch, device, triton, expected):
     network, compiled = nn.Linear(1, 1), []
     network.compile = lambda: compiled.append(True)
-    monkeypatch.setattr(running.predictors, "device_of", lambda network: torch.device(device))
+    monkeypatch.setattr(running, "device_of", lambda network: torch.device(device))
     monkeypatch.setattr(running, "find_spec", lambda name: name if triton else None)
     assert running.compiled(network) is network
     assert bool(compiled) is expected
@@ -830,7 +830,7 @@ def test_what_keeps_one_run_from_being_done_keeps_no_other(error, folder, monkey
     def perform(run, *args, **kwargs):
         if run.repetition == 1:
             raise error
-        running.write({"format": 1}, records.record(run, folder))
+        running.write(records.record(run, folder), {"format": 1})
 
     monkeypatch.setattr("helpers.experiments.__main__.perform", perform)
     with pytest.raises(SystemExit, match=str(error)):
@@ -876,7 +876,7 @@ OTHER_SETTINGS = [
 def kept(folder):
     """What a run leaves that has been carried out, without the work."""
     content = {"format": 1, "settings": json.loads(json.dumps(running.settings(small())))}
-    running.write(content, records.record(small(), folder))
+    running.write(records.record(small(), folder), content)
     running.keep(small(), small_network(), small_network(), folder)
     return content
 
@@ -897,7 +897,7 @@ def test_records_and_teachers_that_were_made_with_other_settings_are_not_taken(k
 def test_what_a_record_does_not_name_and_how_pytorch_prints_a_network_do_not_matter(kept, folder):
     del kept["settings"]["mirror"]
     kept["settings"]["network"] = "Sequential in other words"
-    running.write(kept, records.record(small(), folder))
+    running.write(records.record(small(), folder), kept)
     assert run_here(small(), folder) == kept
 
 
@@ -954,7 +954,7 @@ def test_a_record_that_cannot_be_read_is_named(text, message, folder):
 def test_a_record_that_cannot_be_read_does_not_keep_the_other_runs_from_theirs(kept, where, folder, capsys):
     """Of three runs the first has a record that is damaged, and the others have theirs already."""
     records.record(small(), folder).rename(records.record(small(2), folder))
-    running.write(kept, records.record(small(3), folder))
+    running.write(records.record(small(3), folder), kept)
     records.record(small(), folder).write_text("{")
     how, scheduler = ["--repetitions", "3", "--folder", str(folder)], []
     expected = ["unreadable", small().name, "done", small(2).name, "done", small(3).name]

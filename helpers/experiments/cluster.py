@@ -66,7 +66,7 @@ def perform_all(
             try:
                 content = future.result()
                 if not path.exists():  # the worker has another file system
-                    write(content, path)
+                    write(path, content)
                 made_for(run, path)
             except BlockingIOError:
                 pass  # another process is at it, as its state will say

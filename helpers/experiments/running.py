@@ -26,6 +26,7 @@ from helpers.datasets import Data
 from helpers.experiments import averaging, sparsifying, variational
 from helpers.experiments.declared import MASKS, MASKS_OF_IDEAL, Run
 from helpers.experiments.records import DATA, FORMAT, ROOT, checkpoint, lock, read, record, weights
+from helpers.inputs import device_of
 from helpers.precision import arithmetic
 from helpers.seeding import seeded
 
@@ -58,7 +59,7 @@ def perform(run: Run, device: str = "cpu", progress: bool = True, folder: Path =
         try:
             with enough_memory(run), lock(run.name, folder, timeout=1):  # who only lists the runs has it for a moment
                 if not path.exists():
-                    write(carried_out(run, torch.device(device), progress, folder), path)
+                    write(path, carried_out(run, torch.device(device), progress, folder))
         except Timeout as error:
             raise BlockingIOError(f"another process is working on {run.name}") from error
     return made_for(run, path)
@@ -108,7 +109,7 @@ def enough_memory(run: Run) -> Iterator[None]:
         ) from error
 
 
-def write(content: dict, path: Path) -> None:
+def write(path: Path, content: dict) -> None:
     """A record, whole or not at all."""
     files.write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
@@ -262,7 +263,7 @@ def small_network(run: Run, data: Data, device: torch.device, progress: bool, fo
 
 def trained(network: nn.Module, run: Run, data: Data, seed: int, progress: bool, path: Path) -> nn.Module:
     """`network` after Algorithm 1 with the settings of the run's row."""
-    row, device = run.row, predictors.device_of(network)
+    row, device = run.row, device_of(network)
     return training.train(
         compiled(network),
         data.train.images.to(device),
@@ -304,7 +305,7 @@ def first_student(run: Run, teacher: nn.Module) -> nn.Module:
 def compiled(network: nn.Module) -> nn.Module:
     """`network`, compiled on a GPU, where that pays, if there is Triton, which is not on Windows. On a processor our own
     masks are faster than compiled ones."""
-    if predictors.device_of(network).type == "cuda" and find_spec("triton"):
+    if device_of(network).type == "cuda" and find_spec("triton"):
         network.compile()
     return network
 

@@ -30,6 +30,7 @@ from helpers.datasets import Data, Split
 from helpers.experiments.records import checkpoint, weights
 from helpers.experiments.variational import MASKS, MASKS_OF_IDEAL, Row, Run
 from helpers.files import write
+from helpers.inputs import device_of
 from helpers.seeding import seeded
 
 Score = Callable[[Tensor], dict[str, float]]
@@ -95,7 +96,7 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
 
 
 def trained(network: nn.Module, run: Run, data: Data, progress: bool, path: Path) -> nn.Module:
-    row, device = run.row, predictors.device_of(network)
+    row, device = run.row, device_of(network)
     common = {
         "epochs": run.epochs,
         "batch_size": row.batch_size,
@@ -145,7 +146,7 @@ def student_of(
     if [m.weight.shape for m in student.modules() if isinstance(m, nn.Linear)] == same:
         student = variational.pruned(copy.deepcopy(network).cpu(), float("inf"))  # the means are where it starts
     S = datasets.unlabelled(data, "perturbed")
-    device = predictors.device_of(network)
+    device = device_of(network)
     student = distillation.distill(
         network,
         S.inputs.to(device),
