@@ -170,7 +170,8 @@ def rate_zero_in_eval_mode(layer: nn.Module) -> Iterator[None]:
 def sampling(model: nn.Module) -> Iterator[None]:
     """The stochastic layers of `model` sample; everything else (BatchNorm!) is in eval mode.
 
-    Each pass draws gates σ afresh for each example, so that ``model(x)[i]`` is f_{Θ,σⁱ}(xᵢ).
+    Each pass draws gates σ afresh for each example, so that ``model(x)[i]`` is f_{Θ,σⁱ}(xᵢ). A part that is kept in eval mode
+    while the rest is trained, such as a backbone that is frozen, draws here like the others: `remove` its rates first.
 
     Raises
     ------

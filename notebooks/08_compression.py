@@ -271,7 +271,7 @@ figure("KL to ideal")
 # In numbers:
 
 # %%
-students = [run for side in records.SIDES for run in declared.figure_3(side, "full")]
+students = declared.declared(records.SIDES)
 display(Markdown(records.origin(records.contents(students))))
 records.sizes()
 
