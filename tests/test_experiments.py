@@ -56,6 +56,20 @@ def run_here(run, folder):
     return perform(run, progress=False, folder=folder)
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("once") / "data"
+    run_here(small(), folder)
+    return folder
+
+
+@pytest.fixture
+def done(once, folder):
+    """The record of the small row's first run, which is done in `folder`: for tests that begin after it."""
+    shutil.copytree(once, folder)
+    return records.read(records.record(small(), folder))
+
+
 # What is declared
 
 ROWS = declared.TABLE_1
@@ -168,8 +182,8 @@ def test_masks_are_averaged_once_for_all_kinds_of_S(folder):
     assert set(run_here(small(1, "train"), folder)["metrics"]) == {"standard", "distilled"}
 
 
-def test_the_distance_of_monte_carlo_falls_with_the_number_of_masks(folder):
-    curve = run_here(small(), folder)["Monte Carlo by masks"]
+def test_the_distance_of_monte_carlo_falls_with_the_number_of_masks(done):
+    curve = done["Monte Carlo by masks"]
     distances = [curve[str(m)]["KL to ideal"] for m in declared.MASKS]
     assert distances == sorted(distances, reverse=True)
     # The excess over the ideal falls as 1/m, and the ideal itself has 400 masks: (1 + 1/400) / (1/100 + 1/400) = 80.
@@ -226,10 +240,9 @@ def test_a_smaller_student_starts_as_its_side_of_the_figure_says(side):
         assert not of_teacher.any() and abs(start.std() / 0.01 - 1) < 5 / math.sqrt(2 * 640)
 
 
-def test_kept_weights_are_those_of_the_networks(folder):
+def test_kept_weights_are_those_of_the_networks(done, folder):
     from safetensors.torch import load_file
 
-    run_here(small(), folder)
     for name in (small().teacher, small().name):
         kept = load_file(records.weights(name, folder))
         trained = torch.load(records.checkpoint(name, folder), weights_only=True)["model"]
@@ -237,8 +250,7 @@ def test_kept_weights_are_those_of_the_networks(folder):
         assert all(torch.equal(kept[key], trained[key]) for key in kept)
 
 
-def test_a_teacher_whose_weights_are_kept_is_not_trained_again(folder, tmp_path, monkeypatch):
-    run_here(small(), folder)
+def test_a_teacher_whose_weights_are_kept_is_not_trained_again(done, folder, tmp_path, monkeypatch):
     expected = run_here(small(2), folder)
     elsewhere = tmp_path / "elsewhere"  # where there is no checkpoint
     for kept in ("weights", "runs"):
@@ -248,8 +260,7 @@ def test_a_teacher_whose_weights_are_kept_is_not_trained_again(folder, tmp_path,
     assert metrics(run_here(small(2), elsewhere)) == metrics(expected)
 
 
-def test_kept_weights_that_are_damaged_or_of_another_network_are_named(folder):
-    run_here(small(), folder)
+def test_kept_weights_that_are_damaged_or_of_another_network_are_named(done, folder):
     path = records.weights(small().teacher, folder)
     wider = replace(SMALL, network=lambda: small_network(widths=(30,)))
     with pytest.raises(ValueError, match=r"(?s)teacher.full.safetensors does not hold .* remove it.*size mismatch"):
@@ -259,15 +270,14 @@ def test_kept_weights_that_are_damaged_or_of_another_network_are_named(folder):
         run_here(small(2), folder)
 
 
-def test_another_teacher_has_another_ideal(folder):
-    run_here(small(), folder)
+def test_another_teacher_has_another_ideal(done, folder):
     path = records.weights(small().teacher, folder)
     old = path.read_bytes()
     run_here(replace(small(), teacher_seed=1), folder.with_name("other"))
     (new,) = folder.with_name("other").glob("weights/*teacher-1*")
     path.write_bytes(new.read_bytes())  # as somebody's new version might
     content = run_here(small(2), folder)
-    assert content["metrics"]["standard"] != records.read(records.record(small(), folder))["metrics"]["standard"]
+    assert content["metrics"]["standard"] != done["metrics"]["standard"]
     assert content["metrics"]["Monte Carlo"]["KL to ideal"] < content["metrics"]["standard"]["KL to ideal"] / 4
     assert old != path.read_bytes()
 
@@ -321,11 +331,10 @@ def test_a_run_that_diverges_is_recorded_as_such_and_not_counted(folder, monkeyp
     assert list(table["repetitions"]) == ["0 of 1, 1 diverged", "0 of 5, 1 diverged", "0 of 5, 1 diverged"]
 
 
-def test_a_last_repetition_that_diverged_does_not_hide_the_teacher(folder, monkeypatch):
+def test_a_last_repetition_that_diverged_does_not_hide_the_teacher(done, folder, monkeypatch):
     def diverge(*args, **kwargs):
         raise FloatingPointError("the loss is nan")
 
-    run_here(small(), folder)
     monkeypatch.setattr(running.distillation, "distill", diverge)
     assert "diverged" in run_here(small(5), folder)
     table = records.left(folder=folder)
@@ -452,8 +461,7 @@ def metrics(content):
 
 
 @pytest.mark.parametrize("until", ["teacher", "student"], ids=["in training", "in distillation"])
-def test_a_run_that_is_killed_goes_on_to_the_same_result(until, tmp_path, folder):
-    expected = metrics(run_here(small(), folder))
+def test_a_run_that_is_killed_goes_on_to_the_same_result(until, tmp_path, done):
     other = tmp_path / "killed"
     process = multiprocessing.get_context("spawn").Process(target=work, args=(other,))
     process.start()
@@ -466,11 +474,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(until, tmp_path, folder
     assert checkpoint.exists()
     assert not (other / "runs").exists(), "it was killed too late to show anything"
     assert (records.state(small(), other), records.state(small(2), other)) == ("interrupted", "missing")
-    assert metrics(run_here(small(), other)) == expected
+    assert metrics(run_here(small(), other)) == metrics(done)
 
 
-def test_masks_that_were_averaged_before_a_kill_are_not_drawn_again(folder, monkeypatch):
-    expected = metrics(run_here(small(), folder))
+def test_masks_that_were_averaged_before_a_kill_are_not_drawn_again(done, folder, monkeypatch):
     parts = list(range(0, 400, averaging.PART))  # of the ideal; then come the numbers of masks of Figure 2
     other, calls, monte_carlo = folder.with_name("other"), [], predictors.monte_carlo
 
@@ -488,7 +495,7 @@ def test_masks_that_were_averaged_before_a_kill_are_not_drawn_again(folder, monk
         with pytest.raises(KeyboardInterrupt):
             run_here(small(), other)
     monkeypatch.setattr(predictors, "monte_carlo", killed_at(None))
-    assert metrics(run_here(small(), other)) == expected
+    assert metrics(run_here(small(), other)) == metrics(done)
     assert sum(calls) == 400 + 100 + averaging.PART + 3  # of those that were killed, the third is from 2 to 5 masks
 
 
@@ -855,11 +862,10 @@ def test_who_interrupts_is_told_how_to_go_on(folder, monkeypatch, capsys):
     assert capsys.readouterr().err == "python -m helpers.experiments: interrupted; run it again to go on\n"
 
 
-def test_batches_of_another_size_have_a_folder_of_their_own(folder, monkeypatch):
+def test_batches_of_another_size_have_a_folder_of_their_own(done, folder, monkeypatch):
     monkeypatch.setattr(records, "DATA", folder / ".." / folder.name)
     with pytest.raises(SystemExit, match="a --folder of their own"):
         main(["run", "--batch-size", "64", "--folder", str(folder)])
-    run_here(small(), folder)
     with pytest.raises(ValueError, match="batch_size: 128 there, 64 here"):
         run_here(replace(small(), row=replace(SMALL, batch_size=64)), folder)
 
