@@ -143,7 +143,7 @@ def distill(
             require_logits(logits, output)
             require_same_shape(output(full[0]), output(q))
             require_classes(output(q))
-            require_gradients_of_its_own(logits, teacher)
+            require_gradients_of_its_own(output(q), teacher)
             first = False
         f = sum(output(z) for z in full) / samples
         return divergence(f, q).mean()
@@ -253,18 +253,18 @@ def address(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def require_gradients_of_its_own(logits: Tensor, teacher: nn.Module) -> None:
+def require_gradients_of_its_own(q: Tensor, teacher: nn.Module) -> None:
     """
     Raises
     ------
-    ValueError : if what the student has computed, `logits`, has no gradient, or one with respect to `teacher`.
+    ValueError : if what the student predicts, `q`, has no gradient, or one with respect to `teacher`.
     """
-    if not logits.requires_grad:
+    if not q.requires_grad:
         raise ValueError(
             "no gradient reaches the student's parameters: its forward runs under torch.no_grad or detaches what it "
             "computes, or all of this runs in torch.inference_mode()."
         )
-    reached, found = {id(leaf) for leaf in leaves(logits)}, teacher.named_parameters()
+    reached, found = {id(leaf) for leaf in leaves(q)}, teacher.named_parameters()
     if names := [name for name, parameter in found if id(parameter) in reached]:
         raise ValueError(
             f"the student computes with {names} of the teacher: a hook, or a forward that was replaced, holds on to the "

@@ -178,6 +178,9 @@ def tried(found: Halves, model: nn.Module, x: Inputs, device: torch.device) -> S
     """
     with seeded(0, device):
         expected, state = call(model, repeated(x, 1)), random_state(device)
+    if functional.runs_own_code(model):  # which may leave behind what it drew, as in weights that a forward sets
+        with seeded(1, device):
+            call(model, repeated(x, 1))
     with seeded(0, device):
         start = random_state(device)
         values = found.before(repeated(x, 1))

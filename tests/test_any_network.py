@@ -213,7 +213,7 @@ def test_vgg16():
     x, ran = images(3, 32, 32)[:2], []
     model.features[0].register_forward_hook(lambda layer, inputs, output: ran.append(len(inputs[0])))
     found = predictors.monte_carlo(model, x, 20, seed=0)
-    assert sum(ran) <= 2 + 9, "the convolutions run once, and a few times to see what is called and to try the parts"
+    assert sum(ran) <= 2 + 11, "the convolutions run once, and a few times to see what is called and to try the parts"
     assert found.shape == (2, K) and not torch.equal(found, predictors.standard(model, x))
     small = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, K))
     distill(model, x, student=small, epochs=1, batch_size=2, progress=False)

@@ -932,3 +932,23 @@ def test_a_softmax_of_one_s_own_may_round_to_zero(output):
         teacher[1].bias.copy_(torch.tensor([200.0, 0.0, -200.0]))
     student = distill(teacher, torch.randn(8, 2), output=output, epochs=1, progress=False)
     assert all(p.isfinite().all() for p in student.parameters())
+
+
+class ReturnsADictionary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Dropout(0.5), nn.Linear(D, K))
+
+    def forward(self, x):
+        return {"logits": self.body(x)}
+
+
+def test_networks_that_return_more_than_logits_are_distilled_by_way_of_output():
+    student = distill(
+        ReturnsADictionary(),
+        torch.randn(20, D),
+        output=lambda z: predictors.softmax(z["logits"]),
+        epochs=1,
+        progress=False,
+    )
+    assert student(torch.randn(3, D))["logits"].shape == (3, K)

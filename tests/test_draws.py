@@ -254,3 +254,87 @@ def test_a_noisy_hook_is_found_in_a_network_of_pytorch_s_layers_alone(use):
         ValueError, match=r"^in training mode '2' \(Linear\) draws random numbers that would not be sampled"
     ):
         use(model, X)
+
+
+class Remembers(Network):
+    """In training mode it moves a parameter, counts, and keeps what it has computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.slow, self.steps, self.losses = nn.Linear(4, 16), 0, []
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.slow.weight.data.lerp_(self.body.weight.data, 0.1)
+            self.steps += 1
+            self.seen += len(x)
+            self.losses.append(x.mean().item())
+        return self.head(self.drop((self.body(x) + self.slow(x)).relu()))
+
+
+def test_what_a_network_changes_in_training_mode_it_changes_in_a_copy():
+    model = Remembers()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    predictors.monte_carlo(model, X, 2)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert (model.steps, model.losses) == (0, [])
+
+
+class CannotBeCopied(Network):
+    def __deepcopy__(self, memo):
+        raise TypeError("it holds an open file")
+
+    def forward(self, x):
+        return self.head(self.drop(self.body(x).relu()))
+
+
+def test_a_network_that_cannot_be_copied_is_averaged_all_the_same():
+    assert predictors.monte_carlo(CannotBeCopied(), X, 2).shape == (24, 3)
+
+
+class LearnsAndDrops(nn.Module):
+    """Keeps a mean by another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x):
+        if self.training:
+            self.mean.lerp_(x.mean(0), 0.1)
+        return nn.functional.dropout(x - self.mean, 0.5, self.training)
+
+
+@pytest.mark.parametrize("use", [predictors.monte_carlo, distill])
+def test_other_buffers_may_not_move_either(use):
+    model = nn.Sequential(LearnsAndDrops(), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"'0' \(LearnsAndDrops\) would change its running statistics"):
+        use(model, X)
+    assert torch.equal(model[0].mean, torch.zeros(4))
+
+
+def test_hidden_dropout_is_found_from_a_single_example_in_spite_of_batchnorm():
+    with pytest.raises(ValueError, match=r"'hidden' \(ToldByItsCaller\) draws"):
+        predictors.monte_carlo(Hidden(ToldByItsCaller()), X[:1], 2)
+
+
+class FrozenPart(Network):
+    """Its dropout that nobody finds never draws: the part that holds it stays in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = Hidden(ToldByItsCaller())
+        self.hidden.drop.p = 0.0
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.hidden.eval()
+        return self
+
+    def forward(self, x):
+        return self.head(self.drop(self.body(x).relu())) + self.hidden(x)
+
+
+def test_a_part_that_train_leaves_in_eval_mode_need_not_be_sampled():
+    assert predictors.monte_carlo(FrozenPart(), X, 2).shape == (24, 3)

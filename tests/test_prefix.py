@@ -651,3 +651,29 @@ def test_several_inputs_are_followed_like_one(x):
         assert halves.folds and len(ran) == 1
         torch.testing.assert_close(found, from_seed(run))
         assert halves.after(*halves.copies(halves.before(x), 4)).shape == (20, K)
+
+
+class SetsItsWeights(nn.Module):
+    """As AWD-LSTM: each pass leaves the weights that it has dropped in another layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.raw, self.rnn, self.head = (
+            nn.Parameter(torch.randn(32, 8)),
+            nn.LSTM(4, 8, batch_first=True),
+            nn.Linear(8, 3),
+        )
+        del self.rnn.weight_hh_l0
+
+    def forward(self, x):
+        self.rnn.weight_hh_l0 = nn.functional.dropout(self.raw, 0.5, self.training)
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def test_weights_that_a_forward_sets_are_drawn_in_every_pass():
+    """Against the plain loop: the difference of two means of 2,000 deviates by .003. With one mask for all it is .1."""
+    torch.manual_seed(0)
+    model, x = SetsItsWeights(), torch.randn(8, 5, 4)
+    with torch.no_grad(), gates.sampling(model):
+        plain = sum(model(x).softmax(-1) for _ in range(2000)) / 2000
+    assert torch.allclose(predictors.monte_carlo(model, x, 2000, seed=0), plain, atol=0.02)
