@@ -37,9 +37,9 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
     if not functional.runs_own_code(model):
         return
     twin, few = twin_of(model), each(lambda part: part[:2], x)
-    model = twin or model
+    model = model if twin is None else twin
     layers = gates.stochastic_layers(model)
-    buffers = [(layer, key, buffer.clone()) for layer in layers.values() if twin for key, buffer in statistics(layer)]
+    buffers = [(layer, key, buffer.clone()) for layer in layers.values() for key, buffer in statistics(layer)]
     sampled = watched_while_sampling(model, few)
     if moved := [layer for layer, key, before in buffers if not is_same(layer._buffers.get(key), before)]:
         raise ValueError(
@@ -53,7 +53,7 @@ def require_draws(model: nn.Module, x: Inputs, output: Callable[[Tensor], Tensor
             "while masks are drawn only dropout layers are in training mode, not what they are in. Call them always; in eval "
             "mode they drop nothing by themselves."
         )
-    if twin and (missed := drawing_in_training_alone(twin, few, sampled)):
+    if twin is not None and (missed := drawing_in_training_alone(twin, few, sampled)):
         raise ValueError(
             f"in training mode {described(model, missed)} draws random numbers that would not be sampled: no dropout layer is "
             "found there, and no code that names both its own `self.training` and what drops. Use nn.Dropout there, or "
@@ -159,9 +159,8 @@ def drawing_in_training_alone(twin: nn.Module, x: Inputs, sampled: Pass) -> set[
             if isinstance(module, _NormBase):  # which refuses a single example
                 module.training = False
         found = watched(twin, x).drawing & sampled.reached - sampled.drawing
-    found = {
-        module for module in found if not isinstance(module, nn.RReLU)
-    }  # draws even if all its slopes are the same
+    # In training mode PyTorch's RReLU draws even if all its slopes are the same.
+    found = {module for module in found if not isinstance(module, nn.RReLU)}
     for _ in range(RETRIES):
         if found:
             found -= watched_while_sampling(twin, x).drawing
