@@ -29,7 +29,8 @@ class Shuffled:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         for numbers in self.rows:
             rows = torch.tensor(numbers)
-            yield tuple(tensor[rows.to(tensor.device)] for tensor in self.tensors)
+            # A GPU need not have come this far: what it is sent lies ready for it.
+            yield tuple(tensor[rows.to(tensor.device, non_blocking=True)] for tensor in self.tensors)
 
 
 class Rows:

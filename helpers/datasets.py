@@ -48,8 +48,8 @@ class Data:
         x = images.float() / 255
         if x.shape[1] == 1:
             return x
-        mean, std = self.moments
-        return (x - mean.to(x.device)) / std.to(x.device)
+        mean, std = (part.to(x.device, non_blocking=True) for part in self.moments)  # nobody waits for a GPU
+        return (x - mean) / std
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:

@@ -482,11 +482,11 @@ def test_masks_that_were_averaged_before_a_kill_are_not_drawn_again(done, folder
     other, calls, monte_carlo = folder.with_name("other"), [], predictors.monte_carlo
 
     def killed_at(call):
-        def stand_in(teacher, x, m, seed):
+        def stand_in(teacher, x, m, seed, **how):
             calls.append(m)
             if len(calls) == call:
                 raise KeyboardInterrupt
-            return monte_carlo(teacher, x, m, seed=seed)
+            return monte_carlo(teacher, x, m, seed, **how)
 
         return stand_in
 
@@ -690,15 +690,23 @@ def test_a_scheduler_that_does_not_answer_is_named(folder):
 # On a GPU, as far as a processor can show it
 
 
+@contextlib.contextmanager
+def graphs_are_compiled():
+    """Fails if nothing was compiled inside: PyTorch may pass a network over and say nothing."""
+    statistics = torch._dynamo.utils.counters["stats"]
+    before = statistics["unique_graphs"]
+    yield
+    assert statistics["unique_graphs"] > before
+
+
 @compiler
 def test_compiled_gates_have_the_distribution_of_eager_ones():
     """False alarms: a count beyond 5.5 σ in one of 64 positions, or in one of 63 pairs: 5e-6."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Dropout(0.25))
-    network.compile()
-    network.train()
+    network = nn.Sequential(nn.Dropout(0.25)).train()
+    running.compile_whole(network)
     n = 20_000
-    with torch.no_grad():
+    with graphs_are_compiled(), torch.no_grad():
         kept = (network(torch.ones(n, 64)) != 0).double()
     assert (kept.mean(0) - 0.75).abs().max() < 5.5 * (0.75 * 0.25 / n) ** 0.5
     both = (kept[:, 1:] * kept[:, :-1]).mean(0)
@@ -710,9 +718,11 @@ def test_a_run_with_compiled_networks_is_as_good(folder, monkeypatch):
     """What a GPU would do (compile, bfloat16, PyTorch's own gates), done on this processor."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(gates, "cheap_masks", lambda model: contextlib.nullcontext())
-    monkeypatch.setattr(running, "compiled", lambda network: network.compile() or network)
     row = replace(SMALL, autocast=torch.bfloat16)
-    eager, found = run_here(small(), folder / "eager"), run_here(replace(small(), row=row), folder)
+    eager = run_here(small(), folder / "eager")
+    monkeypatch.setattr(running, "compiled", lambda network: running.compile_whole(network) or network)
+    with graphs_are_compiled():
+        found = run_here(replace(small(), row=row), folder)
     for predictor in ("standard", "distilled"):
         ours, theirs = (content["metrics"][predictor] for content in (found, eager))
         assert abs(ours["error"] - theirs["error"]) < 4  # 20 of the 500 digits
@@ -731,6 +741,20 @@ def test_networks_are_compiled_on_a_gpu_if_there_is_triton(monkeypatch, device, 
     monkeypatch.setattr(running, "find_spec", lambda name: name if triton else None)
     assert running.compiled(network) is network
     assert bool(compiled) is expected
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", predictors.BATCH), ("cuda", averaging.BATCH_ON_GPU)])
+def test_a_gpu_averages_larger_batches(monkeypatch, tmp_path, device, expected):
+    sizes, x = [], torch.ones(2, 3)
+
+    def monte_carlo(teacher, x, m, seed, *, batch_size):
+        sizes.append(batch_size)
+        return x
+
+    monkeypatch.setattr(predictors, "monte_carlo", monte_carlo)
+    monkeypatch.setattr(averaging, "device_of", lambda network: torch.device(device))
+    averaging.averages(nn.Linear(3, 3), x, [1, 2], 0, tmp_path / "teacher.pt", progress=False)
+    assert sizes == [expected] * 2
 
 
 def test_a_gpu_that_is_too_small_says_which_batch_size_to_try(folder, monkeypatch):

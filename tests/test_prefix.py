@@ -677,3 +677,13 @@ def test_weights_that_a_forward_sets_are_drawn_in_every_pass():
     with torch.no_grad(), gates.sampling(model):
         plain = sum(model(x).softmax(-1) for _ in range(2000)) / 2000
     assert torch.allclose(predictors.monte_carlo(model, x, 2000, seed=0), plain, atol=0.02)
+
+
+def test_a_compiled_network_is_halved_as_it_was_before():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)), torch.randn(4, 5)
+    model.compile(backend="aot_eager")  # which draws other numbers
+    with gates.sampling(model):
+        halves = prefix.halved(model, x)
+    assert halves.folds
+    torch.testing.assert_close(halves.before(x)[0], model[:2](x))

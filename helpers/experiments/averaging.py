@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers import checkpoints, predictors
+from helpers.inputs import device_of
 from helpers.seeding import derived
 
 PART = 25  # masks of the ideal predictor that are averaged between two checkpoints
+BATCH_ON_GPU = 512  # images in a pass: with the few that stay in a processor's cache a GPU would mostly wait
 
 
 def ideal(teacher: nn.Module, x: Tensor, masks: int, path: Path, progress: bool) -> Tensor:
@@ -34,12 +36,13 @@ def averages(
     path = path.with_name(f"{path.stem}.averages-{of_teacher:08x}-{seed}{path.suffix}")
     settings = {"masks": list(masks), "inputs": checkpoints.fingerprint([x])}
     mean = (checkpoints.load(path, settings, x.device) or {"mean": {}})["mean"]
+    batch_size = predictors.BATCH if device_of(teacher).type == "cpu" else BATCH_ON_GPU
     with tqdm(
         total=masks[-1], initial=max(mean, default=0), desc="averaging", unit="mask", leave=False, disable=not progress
     ) as bar:
         for before, m in pairwise((0, *masks)):
             if m not in mean:
-                new = predictors.monte_carlo(teacher, x, m - before, seed=derived(seed, m))
+                new = predictors.monte_carlo(teacher, x, m - before, derived(seed, m), batch_size=batch_size)
                 mean[m] = mean[before].lerp(new, (m - before) / m) if before else new
                 checkpoints.save(path, settings, {"mean": mean})
                 bar.update(m - before)

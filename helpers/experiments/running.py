@@ -306,8 +306,17 @@ def compiled(network: nn.Module) -> nn.Module:
     """`network`, compiled on a GPU, where that pays, if there is Triton, which is not on Windows. On a processor our own
     masks are faster than compiled ones."""
     if device_of(network).type == "cuda" and find_spec("triton"):
-        network.compile()
+        compile_whole(network)
     return network
+
+
+def compile_whole(network: nn.Module) -> None:
+    """Have `network` compiled when it first runs; the names of its parameters stay."""
+    config = torch._dynamo.config
+    # Of all networks of the process together: with a limit of 8, as it is, the second row would run uncompiled.
+    config.recompile_limit = 64
+    with config.patch(wrap_top_frame=True):  # without it PyTorch 2.11 passes over every nn.Sequential, and says nothing
+        network.compile()
 
 
 def mirroring(run: Run) -> list[datasets.Perturbation]:
