@@ -187,9 +187,10 @@ def table_1(row: Row, profile: str, repetitions: int = REPETITIONS) -> list[Run]
 def figure_3(side: str, profile: str, repetitions: int = REPETITIONS) -> list[Run]:
     """One side of Fig. 3: networks of all sizes, distilled, and trained from labels.
 
-    The paper's students saw perturbed images; here there are others that saw the training images as they are. The paper does
-    not say whether its networks trained from labels had dropout, so there are both. Both sides begin with the same networks,
-    those with all units: as students they are copies of their teacher, which Table 1 has.
+    The paper does not say what its students saw: here there are some that saw perturbed images, as in the left half of Table 1,
+    and others that saw the training images as they are. Nor does it say whether its networks trained from labels had dropout,
+    so there are both. Both sides begin with the same networks, those with all units: as students they are copies of their
+    teacher, which Table 1 has.
     """
     students = {"distilled": "perturbed", "train": "train"}
     labels = {"labels": "with dropout", "plain": "without dropout"}
