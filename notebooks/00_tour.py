@@ -171,8 +171,8 @@ q_distilled = predictors.standard(student, x_test)
 # Four measures on the 1,000 test digits, all better when lower: the error; the negative log-likelihood (NLL); the expected
 # calibration error (ECE), which asks whether a network that is 90 % sure is right nine times in ten; and KL(ideal ‖ ·), the
 # distance to the ideal predictor, which is what distillation lowers. The two that contain a logarithm, NLL and KL, are in
-# nats, as it is the natural one. With 1,000 digits the error is uncertain by more than half a percentage point, so that a
-# ranking by error alone would mostly be luck; the distance to the ideal is not.
+# nats, as it is the natural one. On 1,000 digits the difference of two errors is uncertain by nearly half a percentage
+# point, so that a ranking by error alone would mostly be luck; the distance to the ideal is not.
 
 # %% tags=["table"]
 predictions = {"standard": q_standard, "Monte Carlo": q_monte_carlo, "distilled": q_distilled}

@@ -341,10 +341,11 @@ def my_dropout_regression(X, y, p):
 checks.regression(my_dropout_regression)
 
 # %% [markdown]
-# Training with sampled masks gets there without knowing any of this. And the weighting matters. If the features
-# are orthogonal ($X^\top X$ diagonal: not correlated, and of mean zero), each weight shrinks to the *same share* $1-p$
-# of its least-squares value, whatever the units in which its feature is measured. Ordinary L2, with one coefficient for
-# all (here the mean of the four), shrinks the weights of large features less and crushes those of small ones.
+# Training with sampled masks gets there without knowing any of this. And the weighting matters. If the features are
+# orthogonal ($X^\top X$ diagonal, as for features of mean zero that are not correlated), each weight shrinks to the *same
+# share* $1-p$ of its least-squares value, whatever the units in which its feature is measured. Ordinary L2, with one
+# coefficient for all (here the mean of the four), shrinks the weights of large features less and crushes those of small
+# ones.
 
 # %%
 def sampled_regression(X, y, p, steps=2000):

@@ -160,11 +160,12 @@ print("fast dropout is at most a fifth as far from the ideal as standard:", fast
 print("the geometric mean of all masks is further away than 20 masks:", geometric_kl > few_kl)
 
 # %% [markdown]
-# The digit on which weight scaling errs most, seen by all the masks. On the left the probability that they give to
-# the class that weight scaling favours; the vertical axis is logarithmic. On the right a quantity before the softmax,
-# the logit of that class less that of its runner-up, with the Gaussian that fast dropout has for it. With so few
-# gates the true distribution is far from a Gaussian, and has a spike where the masks leave next to nothing of the
-# class. What matters for the average is that the *spread* is there at all, which weight scaling ignores.
+# The digit on which weight scaling errs most, seen by all the masks. On the left the probability that they give to the
+# class that weight scaling favours; the vertical axis is logarithmic. On the right a quantity before the softmax, the logit
+# of that class less that of its runner-up, with the Gaussian that fast dropout has for it. With so few gates the true
+# distribution is far from a Gaussian, and has a spike where the masks leave next to nothing that speaks for either class,
+# so that little but their biases differs. What matters for the average is that the *spread* is there at all, which weight
+# scaling ignores.
 
 # %%
 label, rival = scaled[hard].topk(2).indices.tolist()
@@ -273,7 +274,7 @@ noise = (many / 100 * (1 - many / 100) / len(v_test)).sqrt() * 100
 Markdown(
     f"Test error with 1 mask {error[:, 0].mean():.1f} %, with 10 masks {error[:, 9].mean():.1f} %, "
     f"with 20 masks {few:.1f} %, with 100 masks {many:.1f} %; one standard error of {len(v_test):,} test digits "
-    f"is {noise:.1f} percentage points. NLL: {nll[:, 0].mean():.3f}, {nll[:, 9].mean():.3f}, "
+    f"is {noise:.1f} percentage points (less for two predictors on the same digits). NLL: {nll[:, 0].mean():.3f}, {nll[:, 9].mean():.3f}, "
     f"{nll[:, 19].mean():.3f} and {nll[:, -1].mean():.3f} nats; "
     f"standard: {standard['error']:.1f} % and {standard['NLL']:.3f} nats."
 )
@@ -289,12 +290,13 @@ print("one mask is worse by more than that:", bool(error[:, 0].mean() - many > n
 #
 # ## What each costs
 #
-# Time per digit on the machine that ran this page, and distance to the ideal. Ten times the masks bring
-# Monte Carlo not quite ten times nearer: where masks are few, the error is too large for KL to grow with its square; where
-# they are many, the noise of the 500 masks that stand for the ideal counts, too. One mask costs more than standard dropout,
-# because gates have to be drawn. Fast dropout costs several passes and then stays
-# where it is: its error is a bias, not noise. Standard dropout is the cheapest; and the geometric mean, however many masks
-# it multiplies, ends up about where standard dropout is, not at the ideal.
+# Time per digit on the machine that ran this page, and distance to the ideal. Ten times the masks bring Monte Carlo not
+# quite ten times nearer: where masks are few, the error is too large for KL to grow with its square; where they are many,
+# the noise of the 500 masks that stand for the ideal counts, too. One mask costs several times as much as standard dropout:
+# to find the gates, and what in the network runs only once, has a price that is paid once. Each further mask costs about a
+# pass or less, since several of them share one. Fast dropout costs several passes and then stays where it is: its error is
+# a bias, not noise. Standard dropout is the cheapest; and the geometric mean, however many masks it multiplies, ends up
+# about where standard dropout is, not at the ideal.
 
 # %%
 def timed(predict):
@@ -443,14 +445,15 @@ print("with the mean of the maximum it is that mean:", mean_before[1] < 0.001)
 print("but it is further from the ideal:", mean_before[0] > max_before[0])
 
 # %% [markdown]
-# The last line is a surprise, and worth a thought. Weight scaling has *two* errors here. It takes the maximum of means
-# for the mean of the maximum, which makes the pooled units too small, and with them the differences between logits; and
-# it takes the softmax of mean logits for the mean of softmaxes, which makes predictions too sure (that was the geometric
-# mean). The first is a bias of the layer, and pooling by the mean over all masks removes it; but it had happened to
-# cancel part of the second. In the network with dropout after its pool there is only the second error, and it is larger
-# than in the first network once the pool of that one is mended; a reason may be that no other unit of the window stands
-# in for one that is dropped, but the two networks were also trained apart. A rule for inference has to be right about
-# the whole network; mending one layer may take it further away. Distillation, in contrast, fits the outputs.
+# The last line is a surprise, and worth a thought. Weight scaling has *two* errors here. It takes the maximum of means for
+# the mean of the maximum, which makes the pooled units too small, and with them the differences between logits; and it
+# takes the softmax of mean logits for the mean of softmaxes, which makes predictions too sure (that was the geometric
+# mean). The first is a bias of the layer, and pooling by the mean over all masks removes it; but it had happened to cancel
+# part of the second. In the network with dropout after its pool there is only the second error, and it is larger than in
+# the first network once the pool of that one is mended; a reason may be that no other unit of the window stands in for one
+# that is dropped, but the two networks were also trained apart. A rule for inference has to be right about the whole
+# network; mending one layer may take it further away, though it need not (notebook 07 mends the pools of two larger
+# networks). Distillation, in contrast, fits the outputs.
 #
 # ## Exercises
 #

@@ -316,10 +316,11 @@ for name, values in sweeps.items():
 print("without hidden layers it is zero in both:", bool(geometric["depth"][0].abs() < 1e-10))
 
 # %% [markdown]
-# The pink lines tell of the hidden layers alone: dashed they lie on zero, which is the third proof; solid they rise
-# with depth, rate and scale. The black lines (distance from the ideal) have in them what the softmax does, which no
-# linear network escapes either. With depth the dashed one is even the higher of the two, and the solid one does not rise
-# with every layer: distances of this kind do not add up, and errors can cancel.
+# (The bars are one standard error over the networks.) The pink lines tell of the hidden layers alone: dashed they lie on
+# zero, which is the third proof; solid they rise with depth, rate and scale. The black lines (distance from the ideal) have
+# in them what the softmax does, which no linear network escapes either: in all three panels the dashed one is even the
+# higher of the two. With depth the solid one does not rise with every layer: distances of this kind do not add up, and
+# errors can cancel.
 #
 # ## Move the rate and the scale
 #

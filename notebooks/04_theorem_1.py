@@ -259,11 +259,12 @@ moves = spread(gaps(losses["reverse KL(q ‖ f)"], *first))
 print(f"reverse KL(q ‖ f), 20 masks of 10 digits: Ĵₘ - Ĵ′ₘ is a constant: {moves < 1e-12}")
 
 # %% [markdown]
-# A warning hides in the lines that say that a single mask has no gap. If $m$ masks are drawn once for each example and kept,
-# then $\hat J_m$ and $\hat J'_m$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$; with a single one the student
-# learns that one member. Algorithm 2 therefore draws new masks in every step: what it goes down is the mean over all of
-# them. For the squared error the shortfall is known: $m$ masks have on average $(1 - \frac1m)$ of the variance that all
-# masks have.
+# A warning hides in the lines that say that a single mask has no gap. If $m$ masks are drawn once for each example and
+# kept, then $\hat J_m$ and $\hat J'_m$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$, for each example its
+# own. With a single one, a student that can fit every example learns by heart the member that each of them happened to get.
+# (One that cannot averages over examples that are alike, and the more there are, the nearer that comes to the mean over
+# masks.) Algorithm 2 therefore draws new masks in every step: what it goes down is the mean over all of them. For the
+# squared error the shortfall is known: $m$ masks have on average $(1 - \frac1m)$ of the variance that all masks have.
 
 # %%
 torch.manual_seed(SEED)

@@ -359,7 +359,7 @@ print("\nthe last two questions have the same answer for every loss:", agree)
 # **Not affine in** $y$**.** Here $J'$ has another minimiser than $J$, whose minimiser is the mean. *L1* leads
 # to a median, *Huber* with a small $\delta$ to a compromise of mean and median. The *cosine distance* divides
 # each $y$ by its own length, so it averages directions. KL at a *temperature* averages softened members, and
-# *Jensen–Shannon* and *reverse KL* have $y$ inside a logarithm.
+# *Jensen–Shannon* and *reverse KL* have $y$ inside a logarithm that $\hat y$ multiplies, or shares.
 #
 # How far from the mean the best constant lies, on average over the forty distributions, as a share of
 # probability that would have to move (total variation distance; the grid alone accounts for less than a

@@ -423,7 +423,7 @@ print("and with fewer weights:", additive["kept"][-1] < multiplicative["kept"][-
 # Both raise the same bound over the same family of $q$. In the multiplicative parametrisation each
 # $\log\alpha$ has to travel from -4 to where it belongs in steps of Adam's size; in this time hardly any
 # has passed 3. The paper finds that in the end it does become sparse, later and less. In the
-# additive parametrisation $\alpha$ rises by itself when the divergence lets $\theta$ shrink.
+# additive parametrisation $\alpha$ rises by itself when the divergence makes $\theta$ shrink.
 #
 # ## Prune it
 #

@@ -168,7 +168,7 @@ def distance(p, q):
 gap, floor = distance(ideal, usual), distance(ideal, again)
 Markdown(
     f"The usual prediction is {gap:.4f} nats from the ensemble's average; two averages of 200 masks are {floor:.4f} "
-    f"nats from each other. What there is to gain is {gap / floor:.0f} times what we can see."
+    f"nats from each other. What there is to gain is {gap / floor:.0f} times the least that we could see."
 )
 
 # %% tags=["nbval-check-output"]

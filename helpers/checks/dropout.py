@@ -140,7 +140,7 @@ def regression(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     require(not is_ridge(moment / odds), "the odds are upside down: the factor is p / (1 - p).")
     require(
         not is_ridge(p * (1 - p) * moment) and not torch.allclose(w.double(), expected / (1 - p), rtol=1e-4),
-        "this is for gates that are not inverted; here a kept input is divided by 1 - p, whose variance is p / (1 - p).",
+        "this is for gates that are not inverted; here a kept input is divided by 1 - p, so that its factor has the variance p / (1 - p).",
     )
     require(
         torch.allclose(w.double(), expected, rtol=1e-4),
