@@ -311,12 +311,19 @@ def compiled(network: nn.Module) -> nn.Module:
 
 
 def compile_whole(network: nn.Module) -> None:
-    """Have `network` compiled when it first runs; the names of its parameters stay."""
-    config = torch._dynamo.config
-    # Of all networks of the process together: with a limit of 8, as it is, the second row would run uncompiled.
-    config.recompile_limit = 64
-    with config.patch(wrap_top_frame=True):  # without it PyTorch 2.11 passes over every nn.Sequential, and says nothing
-        network.compile()
+    """Have `network` compiled when it first runs; the names of its parameters stay.
+
+    As `nn.Module.compile`, but through a function of our own: some releases of PyTorch, 2.6 and 2.11 among them, pass over an
+    `nn.Sequential` of which only PyTorch's own code is called, and say nothing.
+    """
+    # So often may that function be compiled, for all networks together; after 8 times, as it is, the second row would run as
+    # it was written.
+    torch._dynamo.config.cache_size_limit = 64
+
+    def call(*args, **kwargs):
+        return network._call_impl(*args, **kwargs)
+
+    network._compiled_call_impl = torch.compile(call)
 
 
 def mirroring(run: Run) -> list[datasets.Perturbation]:
