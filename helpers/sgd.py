@@ -114,8 +114,9 @@ def descend(
         )
         if state := checkpoints.load(path, identity, device):
             model.load_state_dict(state["model"])
-            descent.load_state_dict(state["optimizer"])
             first = state["epoch"]
+            if first < epochs:
+                descent.load_state_dict(state["optimizer"])
         checkpoints.require_writable(path)
 
     steps = length(batches)
@@ -152,7 +153,9 @@ def descend(
             if name := not_finite(model):  # after the last steps, whose losses nobody looked at
                 raise FloatingPointError(f"{name!r} became infinite or NaN in epoch {epoch + 1}: {advice(rate)}")
             if path is not None:
-                state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": descent.state_dict()}
+                state = {"epoch": epoch + 1, "model": model.state_dict()}
+                if epoch + 1 < epochs:  # its momentum is half of the file, and a finished run needs it no more
+                    state["optimizer"] = descent.state_dict()
                 checkpoints.save(path, identity, state)
 
 
