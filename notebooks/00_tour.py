@@ -16,10 +16,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/dropout-distillation/dropout-distillation/blob/v0.1.0/notebooks/00_tour.ipynb)
 #
-# *After this page you will be able to* say what a network trained with dropout should predict, why its usual
-# prediction is something else, and how to turn it into a network that predicts the right thing in a single pass.
-# *It runs* about one minute on a laptop's processor. *It needs* to know what a softmax is, and no network
-# connection.
+# *After this page you will be able to* say what a network trained with dropout should predict, why its usual prediction
+# is something else, and how to turn it into a network that predicts the right thing in a single pass. *It runs* about
+# one minute on a laptop's processor. *You need* to know what a softmax is; no network connection is needed.
 
 # %%
 # Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
@@ -103,9 +102,10 @@ print(f"together 2^{n:,} networks that share one set of weights")
 #
 # $$f_{\text{dropout}}(x) = \mathbb{E}_{\sigma}\big[f_{\Theta,\sigma}(x)\big],$$
 #
-# the mean of the *probabilities* over all masks (the paper's equation 3). Here is the digit on which the members
-# quarrel most, seen by six of them: the same weights, the same digit, six masks. (Comments in the code give the shapes of
-# tensors: $M$ masks, $N$ examples, $K$ classes.)
+# the mean of the *probabilities* over all masks (the paper's equation 3). Here is the digit for which 20 masks had the
+# most different favourites, seen by six others: the same weights, the same digit, six masks. Six are few, and may
+# happen to share a favourite; how divided the ensemble is, the black mean of 500 shows. (Comments in the code give the
+# shapes of tensors: $M$ masks, $N$ examples, $K$ classes.)
 
 # %%
 with gates.sampling(teacher), torch.no_grad():
@@ -122,8 +122,9 @@ plots.ensemble(x_test[hard], gated)
 # The sum over $2^n$ masks is out of reach, so everybody approximates it. There are two usual ways.
 #
 # - **Standard dropout**, or *weight scaling*: forget the gates, scale the weights by $1-p$, and make *one* pass.
-#   It is cheap. But the softmax of a mean is not the mean of the softmaxes, nor is the maximum in a pooling layer
-#   the mean of maxima: each nonlinearity brings an error of its own.
+#   (PyTorch divides what it keeps by $1-p$ in training instead, which comes to the same.) It is cheap. But the softmax
+#   of a mean is not the mean of the softmaxes, nor is the maximum of means, which a pooling layer then takes, the mean
+#   of the maxima: each nonlinearity brings an error of its own.
 # - **Monte Carlo dropout**: sample $m$ masks and average, $\frac1m\sum_i f_{\Theta,\sigma^i}(x)$ (equation 4).
 #   The error falls as $1/\sqrt m$, and the price is $m$ passes.
 
@@ -168,10 +169,10 @@ q_distilled = predictors.standard(student, x_test)
 # %% [markdown]
 # ## The result
 #
-# Four measures on the 1,000 test digits, all better when lower: the error; the negative log-likelihood (NLL); the expected
-# calibration error (ECE), which asks whether a network that is 90 % sure is right nine times in ten; and KL(ideal ‖ ·), the
-# distance to the ideal predictor, which is what distillation lowers. The two that contain a logarithm, NLL and KL, are in
-# nats, as it is the natural one. On 1,000 digits the difference of two errors is uncertain by nearly half a percentage
+# Four measures on the 1,000 test digits, all better when lower: the error; the negative log-likelihood (NLL); the
+# expected calibration error (ECE), which asks whether a network that is 90 % sure is right nine times in ten; and
+# KL(ideal ‖ ·), the distance to the ideal predictor, which is what distillation lowers. NLL and KL contain a natural
+# logarithm, and so are in nats. On 1,000 digits the difference of two errors is uncertain by nearly half a percentage
 # point, so that a ranking by error alone would mostly be luck; the distance to the ideal is not.
 
 # %% tags=["table"]
@@ -238,8 +239,9 @@ def settle(m):
 widgets.slider_figure(settle, steps=[1, 2, 5, 10, 20, 50, 100, 200, 500], value=10, label="masks m")
 
 # %% [markdown]
-# The same figure for ten masks, for readers of a still page. On a single digit, the hardest of a thousand at that,
-# either of the one-pass predictions may happen to be the closer one; over all digits the table above decides.
+# The same figure for ten masks, for readers of a still page. (A single run may leave the band for a while, as about
+# five in a hundred do at any given $m$.) On a single digit, the hardest of a thousand at that, either of the one-pass
+# predictions may happen to be the closer one; over all digits the table above decides.
 
 # %%
 settle(10)
@@ -274,8 +276,9 @@ def my_monte_carlo(model, x, m):
 checks.monte_carlo(my_monte_carlo)
 
 # %% [markdown]
-# **2. The Kullback–Leibler divergence.** Write $\mathrm{KL}(y\,\|\,\hat y) = \sum_k y_k \log\frac{y_k}{\hat y_k}$
-# for each row of two tensors [N, K]. Which of the two arguments is the teacher?
+# **2. The Kullback–Leibler divergence.** Write $\mathrm{KL}(y\,\|\,\hat y) = \sum_k y_k \log\frac{y_k}{\hat y_k}$ for
+# each row of two tensors [N, K]. A class with $y_k = 0$ counts for nothing ($0 \log 0 = 0$); `torch.xlogy(a, b)` is
+# $a \log b$ with that rule. Which of the two arguments is the teacher?
 
 # %%
 def my_kl(y, y_hat):

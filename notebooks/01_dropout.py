@@ -16,10 +16,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/dropout-distillation/dropout-distillation/blob/v0.1.0/notebooks/01_dropout.ipynb)
 #
-# *After this page you will be able to* write dropout and Algorithm 1 yourself, say what a gate may drop and
-# what it does to the gradient, and show by an experiment that noise alone is not what makes dropout work. *It
-# runs* about one minute on a laptop's processor. *It needs* to know gradient descent, and no network
-# connection.
+# *After this page you will be able to* write dropout and Algorithm 1 yourself, say what a gate may drop and what it
+# does to the gradient, and show by an experiment that noise alone is not what makes dropout work. *It runs* about one
+# minute on a laptop's processor. *You need* to know gradient descent; no network connection is needed.
 
 # %%
 # Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
@@ -132,9 +131,9 @@ for kind, factor in draws.items():
 # is used has no dropout code left in it, and changing $p$, or switching dropout off, leaves the scale of what
 # the next layer sees as it is.
 #
-# In training mode `nn.Dropout` multiplies by the mask; in eval mode it does nothing. Its backward pass
-# multiplies the gradient by the *same* mask, so the gradient with respect to the input shows it: where a unit
-# was dropped, nothing can be learned.
+# In training mode `nn.Dropout` multiplies by the mask and by $1/(1-p)$; in eval mode it does nothing. Its backward pass
+# multiplies the gradient by the *same* mask and the same factor, as the gradient with respect to the input shows: where
+# a unit was dropped it is zero, and nothing is learned through that unit from this example.
 
 # %%
 torch.manual_seed(0)
@@ -399,10 +398,13 @@ print("ordinary L2 shrinks the smallest feature most:", int(uneven.argmin()) == 
 # through the same gated network, but each step raises the likelihood that the *ensemble* gives to the label,
 # not that of its gated member.
 #
-# With softmax outputs the two differ in one place. Let $z_\sigma(x)$ be the logits of a gated network, $e_y$
-# the one-hot label. Dropout's gradient is $\sum_k (f_\sigma - e_y)_k\,\nabla z_{\sigma,k}$ with the probabilities
-# $f_\sigma = \mathrm{softmax}(z_\sigma)$: what *this member* gets wrong, passed back. The ensemble, taken as the geometric
-# mean, has the logits $\mathbb{E}_\sigma z_\sigma$, their softmax $\tilde f$, and the gradient of its loss is
+# With softmax outputs the two differ in one place. Let $z_\sigma(x)$ be the logits of a gated network, $e_y$ the
+# one-hot label. Dropout's gradient is $\sum_k (f_\sigma - e_y)_k\,\nabla z_{\sigma,k}$ with the probabilities
+# $f_\sigma = \mathrm{softmax}(z_\sigma)$: what *this member* gets wrong, passed back. The *ensemble* is all gated
+# networks together. Take for its prediction the geometric mean over the masks, divided by what makes the probabilities
+# sum to one (notebook 02 compares it with the ordinary mean). The logarithm of a softmax is its logits less a number
+# that is the same for all classes, so that this mean has the logits $\mathbb{E}_\sigma z_\sigma$. With their softmax
+# $\tilde f$, the gradient of the ensemble's loss is
 #
 # $$\mathbb{E}_\sigma\left[\sum_k (\tilde f - e_y)_k\,\nabla z_{\sigma,k}\right],$$
 #
@@ -562,7 +564,7 @@ display(
 of their own, at {sizes[-1]} examples. Sampled dropout regression agrees with its closed form to
 {100 * distance.max():.1f} % of a weight. On 300 digits with noisy labels dropout brings the test loss from
 {fall["no dropout"]:.2f} to {fall["dropout"]:.2f} nats (error {wrong["no dropout"]:.2f} to {wrong["dropout"]:.2f} %),
-and boosting with the same masks leaves it at {fall["boosting"]:.2f} nats ({wrong["boosting"]:.2f} %). With half of
+while boosting with the same masks takes it to {fall["boosting"]:.2f} nats ({wrong["boosting"]:.2f} %). With half of
 its units gone, the autoencoder's error grows {without[5] / without[0]:.0f}-fold without dropout and
 {with_dropout[5] / with_dropout[0]:.1f}-fold with it.
 

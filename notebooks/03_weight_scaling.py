@@ -72,11 +72,11 @@ def largest(a, b):
 # %% [markdown]
 # ## The rule
 #
-# A gate $\sigma$ is 1 (keep) with probability $1-p$ and 0 (drop) with probability $p$, the *rate*. The *weight
-# scaling rule* predicts with one network, that of all units, in which every gate stands at its mean. Hinton and
-# others (2012) multiplied the weights by $1-p$ after training; our dropout layers divide by $1-p$ in training, so
-# that $\tilde\sigma = \sigma/(1-p)$ has mean one and no scaling is left to do. The two are the same rule. Section 3.1
-# of the paper names the assumption behind it, layer by layer:
+# A gate $\sigma$ is 1 (keep) with probability $1-p$ and 0 (drop) with probability $p$, the *rate*. The *weight scaling
+# rule* predicts with one network, that of all units, in which every gate stands at its mean. Hinton and others (2012)
+# multiplied the weights by $1-p$ after training; our dropout layers divide by $1-p$ in training (*inverted* dropout),
+# so that $\tilde\sigma = \sigma/(1-p)$ has mean one and no scaling is left to do. The two are the same rule. Section
+# 3.1 of the paper names the assumption behind it, layer by layer:
 #
 # $$\mathbb{E}_\sigma[h(z)] \approx h(\mathbb{E}_\sigma[z]).$$
 #
@@ -310,17 +310,19 @@ plots.growth({titles[name]: (settings[name], sweeps[name]) for name in settings}
 # %% tags=["nbval-check-output"]
 geometric = {name: values["ReLU"][..., 1].mean(0) for name, values in sweeps.items()}  # mean over the networks
 for name, values in sweeps.items():
-    rises = bool((geometric[name].diff() > 0).all())
-    print(f"{name}: from the geometric mean, with ReLUs it grows: {rises}", end="; ")
+    rises = bool((geometric[name][:3].diff() > 0).all())
+    ends = f"{settings[name][0]} to {settings[name][2]}"
+    print(f"{name}: from the geometric mean, with ReLUs it grows from {ends}: {rises}", end="; ")
     print(f"without them it is zero to 1e-10: {bool((values['linear'][..., 1].abs() < 1e-10).all())}")
 print("without hidden layers it is zero in both:", bool(geometric["depth"][0].abs() < 1e-10))
 
 # %% [markdown]
-# (The bars are one standard error over the networks.) The pink lines tell of the hidden layers alone: dashed they lie on
-# zero, which is the third proof; solid they rise with depth, rate and scale. The black lines (distance from the ideal) have
-# in them what the softmax does, which no linear network escapes either: in all three panels the dashed one is even the
-# higher of the two. With depth the solid one does not rise with every layer: distances of this kind do not add up, and
-# errors can cancel.
+# (The bars are one standard error over the networks.) The pink lines tell of the hidden layers alone: dashed they lie
+# on zero, which is the third proof; solid they rise with rate and scale, and with depth as far as two hidden layers.
+# The black lines (distance from the ideal) have in them what the softmax does, which no linear network escapes either:
+# in all three panels the dashed one is even the higher of the two. From two hidden layers to three both solid lines
+# change by about one standard error only: with twelve networks neither the fall of the black one nor the rise of the
+# pink one is certain.
 #
 # ## Move the rate and the scale
 #
@@ -450,10 +452,10 @@ In its section 3.1 it calls weight scaling only weakly motivated, since mean and
 # The numbers do not contradict each other. LeNet drops units before its last layer only: weight scaling *is* the
 # geometric mean there, and the two errors are equal (though the average of masks is another mean). LeNetAll and Quick
 # have gates in front of nonlinearities and pooling. For LeNetAll the errors differ by two digits of 10,000, which is
-# noise, for Quick by 1.4 points. That the differences in error are small next to our distances is because an error counts
-# only which class comes first; and the networks here have random weights, while training with dropout asks every mask for
-# the same labels. The book adds a warning: no theory says how accurate the rule is in deep networks, yet it
-# often works well.
+# noise, for Quick by 1.4 points. A distance in nats need not show in the error, which counts only which class comes
+# first. Nor are our distances those of trained networks: the networks here have random weights, while training with
+# dropout asks every mask for the same labels. The book adds a warning: no theory says how accurate the rule is in deep
+# networks, yet it often works well.
 #
 # **In one sentence:** weight scaling is the geometric mean over all masks as long as what lies between gates and
 # softmax is linear and no two layers share gates; it is the ideal predictor not even then, and nonlinearities behind the

@@ -142,8 +142,8 @@ def J_prime(loss, f, q):
 #
 # The first part says that what we go down is an upper bound of what we want to be low. The second says that it is the
 # same function up to a constant: the same gradients, the same minimisers in any family of students. Looking at a single
-# mask loses nothing on average; it only makes the gradient noisier. All Bregman divergences satisfy it, KL and the
-# squared error among them (notebook 05 is about them).
+# mask loses nothing on average; that only makes the gradient noisier. All Bregman divergences have the form that ii)
+# asks for, KL and the squared error among them (notebook 05 is about them).
 #
 # **Proof of i).** Jensen's inequality: a convex function of a mean is at most the mean of the function. Fix
 # $x$, hence also $q(x)$. The function $y \mapsto \ell(y, q(x))$ is convex, and $f_\sigma(x)$ is random
@@ -164,7 +164,7 @@ def J_prime(loss, f, q):
 #
 # $$\Delta = \mathbb{E}_x\Big[g_1\big(\mathbb{E}_\sigma[f_\sigma(x)]\big) - \mathbb{E}_\sigma\big[g_1(f_\sigma(x))\big]\Big]. \qquad ∎$$
 #
-# If $g_1$ is convex, as $\varphi$ is for a Bregman divergence, then $\Delta \le 0$, in agreement with i).
+# If $g_1$ is convex, as it is for every Bregman divergence (notebook 05), then $\Delta \le 0$, in agreement with i).
 
 # %% [markdown]
 # ## Both parts by number
@@ -260,11 +260,12 @@ print(f"reverse KL(q ‖ f), 20 masks of 10 digits: Ĵₘ - Ĵ′ₘ is a consta
 
 # %% [markdown]
 # A warning hides in the lines that say that a single mask has no gap. If $m$ masks are drawn once for each example and
-# kept, then $\hat J_m$ and $\hat J'_m$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$, for each example its
-# own. With a single one, a student that can fit every example learns by heart the member that each of them happened to get.
-# (One that cannot averages over examples that are alike, and the more there are, the nearer that comes to the mean over
-# masks.) Algorithm 2 therefore draws new masks in every step: what it goes down is the mean over all of them. For the
-# squared error the shortfall is known: $m$ masks have on average $(1 - \frac1m)$ of the variance that all masks have.
+# kept, then $\hat J_m$ and $\hat J'_m$ lead to the mean of *those* masks, $\hat f_{\text{dropout}}$, for each example
+# its own. With a single one, a student that can fit every example learns by heart the member that each of them happened
+# to get. (A student that cannot fit every example averages over similar ones; the more of them there are, the nearer it
+# comes to the mean over all masks.) Algorithm 2 therefore draws new masks in every step: what it goes down is the mean
+# over all of them. For the squared error the shortfall is known: $m$ masks have on average $(1 - \frac1m)$ of the
+# variance that all masks have.
 
 # %%
 torch.manual_seed(SEED)
@@ -391,10 +392,10 @@ print("for the focal loss, too, J alone is not least at the ideal:", found["foca
 #
 # ## Walk through the triangle
 #
-# Choose a loss, a direction, and a place for the student on the line that goes through the ideal predictor in
-# that direction, from edge to edge of the triangle. On the right is the gap $J - J'$. For KL, squared error
-# and the focal loss it does not move, wherever you go, and the lowest points of both curves (triangles) are at
-# one step. For the others the gap changes on the way, and tilts $J'$ to another lowest point.
+# Choose a loss, a direction, and a place for the student on the line that goes through the ideal predictor in that
+# direction, from edge to edge of the triangle. On the right is the gap $J - J'$. For KL, squared error and the focal
+# loss it does not move, wherever you go, and the lowest points of both curves (triangles) are at the same step. For the
+# others the gap changes on the way, and tilts $J'$ to another lowest point.
 
 # %%
 RIGHT, UP = torch.tensor([-1.0, 1, 0]).double() / 2**0.5, torch.tensor([-1.0, -1, 2]).double() / 6**0.5  # on the page
@@ -452,7 +453,7 @@ checks.gap(my_gap)
 
 # %% [markdown]
 # **2. What the masks tell.** Write the mutual information of label and mask for each example, in nats, again for masks
-# that are not equally likely. It needs neither a loss nor a student.
+# that are not equally likely. Take $0 \log 0$ as 0, as `torch.xlogy` does. It needs neither a loss nor a student.
 
 # %%
 def my_information(f, weights):
@@ -506,6 +507,6 @@ convex in their first argument, and of ii) that all Bregman divergences satisfy 
 # the loss is least at equality. The size of $\Delta$ is that of this small ensemble with much dropout; another
 # seed changes it, and none of the facts.
 #
-# **In one sentence:** a loss that is linear in what the teacher says, but for a term that knows no student, cannot
-# tell a random member from the mean of all, except by a constant, which for KL is the information that the mask has
-# about the label.
+# **In one sentence:** if a loss is linear in the teacher's prediction, apart from a term without the student in it,
+# then a random member teaches on average the same as the mean of all members: the two objectives differ by a constant,
+# which for KL is the information that the mask has about the label.

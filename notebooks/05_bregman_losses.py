@@ -377,8 +377,10 @@ print("the hinge wants a corner if one class has more than half, and otherwise n
 print("reverse KL wants a more certain one than the mean:", bool(entropy(best["reverse KL(q ‖ y)"]) < entropy(mean)))
 
 # %% [markdown]
-# The landscape $\mathbb{E}\,\ell(Y, q)$ over the triangle for one distribution of $Y$. Dark is low; each
-# shade covers the same area. In the first row the circle sits on the cross.
+# The landscape $\mathbb{E}\,\ell(Y, q)$ over the triangle for one distribution of $Y$. Dark is low; each shade covers
+# the same area. In the first row the circle sits on the cross. So it seems to do for the focal loss, but only because
+# this mean is close to the centre of the triangle, so that a loss that wants a less certain prediction has little left
+# to change; over all forty distributions it is as far off as the table says.
 
 # %%
 shown = ["KL(y ‖ q)", "squared error (Brier)", "Huber, δ = 1", "spherical score"]
@@ -403,7 +405,7 @@ print("no rival beats the median:", bool((cost(members.median()) <= cost(rivals)
 print("some rival beats the mean:", bool((cost(members.mean()) > cost(rivals)).any()))
 
 # %% [markdown]
-# ## Reverse KL finds the geometric mean, which is weight scaling
+# ## Reverse KL finds the geometric mean, which weight scaling approximates
 #
 # Write $g = \frac1Z \prod_y y^{P(y)}$ for the renormalised geometric mean of $Y$, taken class by class. Then
 #
@@ -556,11 +558,11 @@ distance and KL, and says that all Bregman divergences do.
 """)
 
 # %% [markdown]
-# There is no disagreement, but a distinction which the paper does not need, since it uses KL throughout. Part
-# ii) says that $J$ and $J'$ have the same minimiser. That this is $f_{\text{dropout}}$ if the student can
-# express it takes a loss that is least at equality, as a divergence is; focal loss and hinge show the
-# difference. The forty random distributions stand for nothing in particular: another seed moves the distances
-# and none of the verdicts.
+# There is no disagreement, but a distinction which the paper does not need, since it uses KL throughout. Part ii) says
+# that $J$ and $J'$ have the same minimiser. For that minimiser to be $f_{\text{dropout}}$ (where the student can
+# express it), the loss must also be least at $\hat y = y$, as a divergence is; focal loss and hinge satisfy part ii)
+# but not this. The forty random distributions stand for nothing in particular: another seed moves the distances and
+# none of the verdicts.
 #
 # **In one sentence:** the losses that lead a student to the mean of random teachers are the Bregman
 # divergences, up to a term that knows only the teacher, and no others; L1 leads to a median, and reverse KL to the

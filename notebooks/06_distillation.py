@@ -276,10 +276,11 @@ for name, mean in distances.idxmin(axis=1).items():
     print(f"{name} ends nearest to the {mean}")
 
 # %% [markdown]
-# KL and squared error are Bregman divergences, and end at the mean. Reverse KL is not of that form in its first
-# argument: the logarithm is on the teacher's side, so it averages *log*-probabilities, which is the geometric
-# mean. L1 averages nothing; each member pulls with the same force, and the balance is the median. Where most members lean
-# to one side, both are surer than the mean (the figure below shows it for one digit).
+# KL and squared error are Bregman divergences, and end at the mean. Reverse KL, KL(q ‖ f), has the teacher's prediction
+# in the second place, inside a logarithm. So it is not of the form that Theorem 1, ii) asks for: what it averages are
+# *log*-probabilities, and it leads to the geometric mean. L1 averages nothing; each member pulls with the same force,
+# and the balance is the median. Where most members lean to one side, both are surer than the mean (the figure below
+# shows it for one digit).
 #
 # ### More masks in a step
 #
@@ -439,11 +440,11 @@ checks.perturbation(my_drop_pixels)
 # %% [markdown]
 # ## How many masks for each step
 #
-# With KL, averaging m masks in a step changes nothing about where the student goes, only how noisy the way is:
-# the part of the gradient's variance that comes from the masks falls as 1/m. It costs m passes of the teacher.
-# Is that money well spent? On the right, with the same number of *steps* (more masks, more time), and with the
-# same number of *teacher passes* (more masks, fewer steps). Steps that are less noisy can be larger, so that the latter is
-# tried with a rate for each number of masks, too.
+# With KL, averaging m masks in a step changes nothing about where the student goes, only how noisy the way is: the part
+# of the gradient's variance that comes from the masks falls as 1/m. It costs m passes of the teacher. Is that money
+# well spent? The right half of the figure compares two budgets: the same number of *steps* (more masks take more time),
+# and the same number of *teacher passes* (more masks leave fewer steps). As steps that are less noisy can be larger,
+# the second budget is tried twice: at one learning rate for all, and at a rate chosen for each number of masks.
 
 # %%
 S = datasets.unlabelled(mnist, "perturbed")
@@ -479,11 +480,11 @@ for rate, found in {"the same rate": same_passes, "rates of their own": larger_s
 print("but with rates of their own two and four are about as good:", max(larger_steps[:3]) < 1.4 * min(larger_steps[:3]))
 
 # %% [markdown]
-# With the same number of steps the extra masks buy little: the noise of a mask averages out over the steps
-# anyway. With the same number of teacher passes, too, one mask for each example, which is what the paper does, is as good as
-# any: it leaves the student more steps, and every step sees other examples. Two or four do as well if the rate grows with them;
-# sixteen, with a single epoch left, do not. (The student's steps cost time too. Several masks pay where a step of the student
-# is dear and a pass of the teacher cheap.)
+# With the same number of steps the extra masks buy little: the noise of a mask averages out over the steps anyway. With
+# the same number of teacher passes one mask for each example, which is what the paper does, is as good as any: it
+# leaves the student more steps, and every step sees other examples. Two or four do as well if the rate grows with them;
+# sixteen, with a single epoch left, do not. (The student's steps cost time too. Several masks pay where a step of the
+# student is dear and a pass of the teacher cheap.)
 #
 # ## What we saw, and what the paper says
 

@@ -83,21 +83,23 @@ torch.set_num_threads(1)  # networks this small gain nothing from a second one
 # where the last equation says which binary gate has noise of the same variance. $\alpha \to \infty$ is
 # $p \to 1$: a weight that is nothing but noise, and may as well be removed.
 #
-# Read $q$ as what we believe about the weight once we have seen the data (the *posterior*, or rather an approximation of
-# it), and $p(w)$ as what we believed before (the *prior*). (Here $q$ is no student, and $p(\cdot)$ is a probability,
-# not the rate.) Then the evidence lower bound says how good it is (equation
-# 2):
+# Read $q$ as what we believe about the weight once we have seen the data (the *posterior*, or rather an approximation
+# of it), and $p(w)$ as what we believed before (the *prior*). (Here $q$ is no student, and $p(\cdot)$ is a probability,
+# not the rate.) How good $q$ is, the *evidence lower bound* says (equation 2). The evidence is the probability of the
+# labels, averaged over the weights as the prior has them; $\mathcal L$ is never above its logarithm, and the nearer it
+# comes, the nearer $q$ is to the true posterior:
 #
 # $$\mathcal L = \sum_{(x, y)} \mathbb E_{q(w)}\big[\log p(y \mid x, w)\big]
 #   \;-\; \sum_{w} \mathrm{KL}\big(q(w) \,\|\, p(w)\big).$$
 #
-# The first term wants little noise, or noise where it does no harm. The second pulls $q$ towards the prior.
-# With the prior that is uniform in $\log|w|$ it depends on $\alpha$ alone (equation 13):
+# The first term wants little noise, or noise where it does no harm. The second pulls $q$ towards the prior. With the
+# prior that is uniform in $\log|w|$ the divergence depends on $\alpha$ alone (equation 13):
 #
 # $$-\mathrm{KL}(\alpha) = \tfrac12 \log\alpha
 #   \;-\; \mathbb E_{\varepsilon\sim\mathcal N(1,\alpha)} \log|\varepsilon| \;+\; C.$$
 #
-# It rises with $\alpha$: **the divergence asks every weight for more noise, and only the data can say no.**
+# This $-\mathrm{KL}$ rises with $\alpha$, and the bound with it: **the divergence asks every weight for more noise, and
+# only the data can say no.**
 #
 # ## The divergence (Fig. 1)
 #

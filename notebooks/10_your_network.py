@@ -16,10 +16,10 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/dropout-distillation/dropout-distillation/blob/v0.1.0/notebooks/10_your_network.ipynb)
 #
-# *After this page you will be able to* find out what is random in a network that you did not write, measure how
-# far its usual prediction is from that of its ensemble, distil it without labels, hand the result on, and say what
-# of the ensemble's doubt the result still has. *It runs* about two minutes on a laptop's processor. *It needs* the
-# tour (notebook 00), and no network connection.
+# *After this page you will be able to* find out what is random in a network that you did not write, measure how far its
+# standard prediction is from that of its ensemble, distil it without labels, hand the result on, and say what of the
+# ensemble's doubt the result still has. *It runs* about two minutes on a laptop's processor. *It needs* the tour
+# (notebook 00), and no network connection.
 
 # %%
 # Set-up, the same cell in every notebook: find the suite, or fetch it (Colab), and install what is missing or too old.
@@ -118,10 +118,11 @@ unlabelled = x[ours]
 # %% [markdown]
 # ## What is random in it?
 #
-# `gates.stochastic_layers` lists every module that draws random numbers in training. The network itself is among
-# them (with an empty name): its own code calls `F.dropout`, which no search for layers would find, but which stops
-# when the network's mode says so. Code that makes gates by hand, of `torch.rand`, is found in the same way. A dropout
-# layer that is called behind `if self.training:` is refused by name: call it always, since in eval mode it does nothing.
+# `gates.stochastic_layers` lists every module that draws random numbers in training. The network itself is among them
+# (with an empty name): its own code calls `F.dropout`, which a search for dropout layers would miss. It is found by
+# reading the module's code: code that names both `F.dropout` and `self.training` draws in training mode and stops in
+# eval mode. Gates made by hand with `torch.rand` are found in the same way. A dropout layer that is called behind
+# `if self.training:` is refused by name: call it always, since in eval mode it does nothing.
 
 # %%
 def what_is_random(model):
@@ -150,14 +151,14 @@ with torch.device("meta"):
 # %% [markdown]
 # ## Is there anything to gain?
 #
-# That depends on how far the usual prediction, one pass in eval mode, is from the ensemble's average. Labels are
-# not needed to see it: the Kullback–Leibler divergence from a Monte Carlo average says it for unlabelled inputs.
-# We compare with the distance of two Monte Carlo averages from each other, below which nothing can be seen.
+# That depends on how far the *standard* prediction, one pass in eval mode, is from the ensemble's average. Labels are
+# not needed to see it: the Kullback–Leibler divergence from a Monte Carlo average says it for unlabelled inputs. We
+# compare with the distance of two Monte Carlo averages from each other, below which nothing can be seen.
 
 # %%
 some = unlabelled[:500]
 ideal, again = (predictors.monte_carlo(model, some, m=200, seed=seed) for seed in (1, 2))
-usual = predictors.standard(model, some)
+standard = predictors.standard(model, some)
 
 
 def distance(p, q):
@@ -165,9 +166,9 @@ def distance(p, q):
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1).mean().item()
 
 
-gap, floor = distance(ideal, usual), distance(ideal, again)
+gap, floor = distance(ideal, standard), distance(ideal, again)
 Markdown(
-    f"The usual prediction is {gap:.4f} nats from the ensemble's average; two averages of 200 masks are {floor:.4f} "
+    f"The standard prediction is {gap:.4f} nats from the ensemble's average; two averages of 200 masks are {floor:.4f} "
     f"nats from each other. What there is to gain is {gap / floor:.0f} times the least that we could see."
 )
 
@@ -215,7 +216,7 @@ kl = table["KL(ideal ‖ ·) [nats]"].to_dict()
 tour.summary(kl, found, y_test)
 
 # %% tags=["nbval-check-output"]
-print("the student is nearer to the ensemble than the usual prediction:", kl["distilled"] < kl["standard"])
+print("the student is nearer to the ensemble than the standard prediction:", kl["distilled"] < kl["standard"])
 print("by a factor of two at least:", kl["distilled"] < kl["standard"] / 2)
 
 # %% [markdown]
@@ -225,7 +226,7 @@ print("by a factor of two at least:", kl["distilled"] < kl["standard"] / 2)
 # %%
 error, nll = table["error [%]"], table["NLL [nats]"]
 verdict = {
-    f"test error ({error['standard']:.1f} % for the usual prediction, {error['Monte Carlo']:.1f} % for 100 masks)": error,
+    f"test error ({error['standard']:.1f} % for the standard prediction, {error['Monte Carlo']:.1f} % for 100 masks)": error,
     f"likelihood ({nll['standard']:.3f} and {nll['Monte Carlo']:.3f} nats)": nll,
 }
 for measure, values in verdict.items():
@@ -315,7 +316,7 @@ with torch.no_grad():
 #
 # $$\underbrace{H\big(\mathbb{E}_\sigma f_\sigma(x)\big)}_{\text{all doubt}} =
 #   \underbrace{\mathbb{E}_\sigma H\big(f_\sigma(x)\big)}_{\text{the members'}} +
-#   \underbrace{I(y; \sigma \mid x)}_{\text{their quarrel}}.$$
+#   \underbrace{I(y; \sigma \mid x)}_{\text{their disagreement}}.$$
 #
 # The student matches the average, so it can have the left side, all doubt, but not its division into the two parts on
 # the right, which are properties of many predictions. We look at three kinds of inputs: digits, digits turned by 60
@@ -358,8 +359,8 @@ def said_by(model, student, x):
 
 
 def doubt(said, information):
-    """{whose: doubt [N] in nats}: the entropy of each prediction, and the quarrel of the members."""
-    return {**{name: Categorical(q).entropy() for name, q in said.items()}, "quarrel": information}
+    """{whose: doubt [N] in nats}: the entropy of each prediction, and the mutual information of label and mask."""
+    return {**{name: Categorical(q).entropy() for name, q in said.items()}, "mutual information": information}
 
 
 torch.manual_seed(SEED)
@@ -367,8 +368,8 @@ doubts = {kind: doubt(*said_by(model, student, images)) for kind, images in inpu
 plots.doubts(doubts)
 
 # %% [markdown]
-# *How many inputs of each kind have a predictive entropy below the value on the axis: the ensemble's average in
-# black, the usual prediction in orange, the student in green.*
+# *How many inputs of each kind have a predictive entropy below the value on the axis: the ensemble's average in black,
+# the standard prediction in orange, the student in green.*
 
 # %%
 table_of_doubt = pd.DataFrame(
@@ -379,7 +380,7 @@ table_of_doubt.rename(
         "ideal": "entropy, ensemble",
         "standard": "entropy, standard",
         "distilled": "entropy, student",
-        "quarrel": "mutual information, ensemble",
+        "mutual information": "mutual information, ensemble",
     }
 ).round(3)
 
@@ -405,12 +406,12 @@ pd.DataFrame(apart).rename_axis("KL(ideal ‖ ·) [nats]").round(3)
 narrow, wide = "S: digits", "S: digits, turned digits, patches"
 for kind in ("turned by 60°", "patches of photographs"):
     print(f"{kind}: seen in S, it is followed better: {apart[kind][wide] < apart[kind][narrow]}")
-print("on digits both students beat the usual prediction:",
+print("on digits both students beat the standard prediction:",
       max(apart["digits"][narrow], apart["digits"][wide]) < apart["digits"]["standard"])
 
 # %% [markdown]
-# Compare both with the row of the usual prediction. Where that is near the ensemble already, a student has nothing to
-# gain, and something to lose.
+# Compare both with the row *standard*. Where that is near the ensemble already, a student has nothing to gain, and
+# something to lose.
 #
 # Can doubt tell a stranger from a digit? For each measure, the probability that a random patch gets a higher value
 # than a random digit (the area under the ROC curve: 0.5 is chance, 1 is perfect, and below 0.5 it is the *digits* that
@@ -430,12 +431,13 @@ pd.DataFrame({"area under the ROC curve": areas}).round(3)
 # %% tags=["nbval-check-output"]
 print("entropy tells them apart, the student's too:", min(areas["ideal"], areas["distilled"]) > 0.9)
 print("on the patches nearly all doubt is shared by the members:",
-      bool(doubts["patches of photographs"]["quarrel"].mean() < 0.1 * doubts["patches of photographs"]["ideal"].mean()))
+      bool(doubts["patches of photographs"]["mutual information"].mean() < 0.1 * doubts["patches of photographs"]["ideal"].mean()))
 
 # %% [markdown]
-# The quarrel of the members is often recommended for this purpose. About *these* strangers they do not quarrel: nearly
-# every one says that it cannot tell, the entropy is close to its largest value, $\log 10 = 2.3$ nats, and the mutual
-# information is small. Which doubt betrays a stranger depends on the strangers; on turned digits there is more quarrel.
+# The members' disagreement (the mutual information) is often recommended for this purpose. About *these* strangers they
+# do not disagree: nearly every one says that it cannot tell, the entropy is close to its largest value, $\log 10 = 2.3$
+# nats, and the mutual information is small. Which doubt betrays a stranger depends on the strangers; on turned digits
+# there is more disagreement.
 
 # %% [markdown]
 # ## Turn a digit
@@ -524,12 +526,13 @@ reading.round({"error [%]": 1, "NLL [nats]": 3, "ECE [%]": 1, "KL(ideal ‖ ·) 
 kl_reading = reading["KL(ideal ‖ ·) [nats]"]
 for name in ("LSTM", "attention"):
     nearer = kl_reading[name, "distilled"] < kl_reading[name, "standard"]
-    print(f"{name}: the student is nearer to the ensemble than the usual prediction:", bool(nearer))
+    print(f"{name}: the student is nearer to the ensemble than the standard prediction:", bool(nearer))
 
 # %% [markdown]
-# Both students are several times nearer to their ensembles. The errors decide nothing: on 300 digits an error of 12 % has a
-# standard error of nearly two percentage points, so that a student with fewer errors than its ensemble is not better for it.
-# In likelihood neither ensemble is better than the usual prediction here, and their students are not either.
+# Both students are several times nearer to their ensembles. The errors decide nothing: on 300 digits an error of 12 %
+# has a standard error of nearly two percentage points, so that students with a few tenths more than their ensembles are
+# not shown to be worse. In likelihood neither ensemble is better than the standard prediction here, and their students
+# are not either.
 
 # %% [markdown]
 # ## Exercises
@@ -601,10 +604,10 @@ networks to future work.
 """))
 
 # %% [markdown]
-# All three kinds in the paper are images of the same objects, and it found little difference between them; on photographs we
-# found a large one (notebook 07). With inputs of another kind it matters more: the student follows the ensemble well where
-# it was shown what the ensemble says, and less well elsewhere. And it keeps one number, how much doubt there is, and loses
-# where the doubt comes from.
+# All three kinds in the paper are images of the same objects, and it found little difference between them; on
+# photographs we found a large one (notebook 07). With inputs of another kind it matters, too: the student follows the
+# ensemble well where it was shown what the ensemble says, and less well elsewhere. And it keeps one number, how much
+# doubt there is, and loses where the doubt comes from.
 #
 # **In one sentence:** a network with dropout, some unlabelled inputs like those to come, and one call give a plain
-# network that predicts and doubts like the ensemble's average; what the members quarrelled about is gone.
+# network that predicts and doubts like the ensemble's average; what the members disagreed about is gone.

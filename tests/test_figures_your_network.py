@@ -13,7 +13,7 @@ CURVES = {
     "ideal": [0.2, 1.4, 1.5],
     "standard": [0.1, 1.0, 1.1],
     "distilled": [0.2, 1.5, 1.6],
-    "quarrel": [0.1, 0.4, 0.5],
+    "mutual information": [0.1, 0.4, 0.5],
 }
 
 
@@ -21,7 +21,8 @@ CURVES = {
 def test_the_curves_of_doubt_are_shares_of_inputs(kinds):
     torch.manual_seed(0)
     entropies = {
-        kind: {name: torch.rand(50) for name in ("ideal", "standard", "distilled", "quarrel")} for kind in kinds
+        kind: {name: torch.rand(50) for name in ("ideal", "standard", "distilled", "mutual information")}
+        for kind in kinds
     }
     figure = plots.doubts(entropies)
     assert [axis.get_title() for axis in figure.axes] == kinds
@@ -46,4 +47,4 @@ def test_turning_marks_the_angle_and_shows_what_is_said(degrees):
     assert [line for line in right.lines if list(line.get_xdata()) == [degrees, degrees]]
     curves = {line.get_label(): list(line.get_ydata()) for line in right.lines}
     assert curves["entropy, student"] == CURVES["distilled"]
-    assert curves["mutual information, ensemble"] == CURVES["quarrel"]
+    assert curves["mutual information, ensemble"] == CURVES["mutual information"]

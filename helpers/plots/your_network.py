@@ -46,7 +46,7 @@ def turning(
     image : the digit at that angle, [1, H, W].
     predictions : {"standard", "distilled", "ideal": probabilities [K]} of it.
     angles : all angles, A of them.
-    curves : {"ideal", "standard", "distilled": mean entropies, "quarrel": mean mutual information}, A of each, in nats.
+    curves : {"ideal", "standard", "distilled": mean entropies, "mutual information": mean mutual information}, A of each, in nats.
     """
     figure = Figure(figsize=(10.5, 3.3), layout="tight")
     left, middle, right = figure.subplots(1, 3, width_ratios=[0.6, 1.2, 1.2])
@@ -59,7 +59,7 @@ def turning(
         label = "entropy, " + {"ideal": "ensemble", "distilled": "student"}.get(name, name)
         right.plot(angles, curves[name], color=COLOURS[name], linestyle=style, linewidth=1.8, label=label)
     label = "mutual information, ensemble"
-    right.plot(angles, curves["quarrel"], color=COLOURS["ideal"], linestyle=":", linewidth=1.8, label=label)
+    right.plot(angles, curves["mutual information"], color=COLOURS["ideal"], linestyle=":", linewidth=1.8, label=label)
     right.axvline(degrees, color="0.6", linewidth=1)
     right.set(xlabel="angle [degrees]", ylabel="mean over digits [nats]", xticks=angles)
     right.set_ylim(0, 1.75 * max(map(max, curves.values())))
