@@ -61,11 +61,11 @@ class Unlabelled:
     Raises
     ------
     TypeError : at a batch in which it is not plain what the inputs are.
-    ValueError : at a batch that is empty, or holds NaN or infinity.
+    ValueError : at a batch that is empty, or holds NaN or infinity, unless all are known to be `finite`.
     """
 
-    def __init__(self, batches: Iterable[Any]):
-        self.batches = batches
+    def __init__(self, batches: Iterable[Any], finite: bool = False):
+        self.batches, self.finite = batches, finite
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -73,7 +73,8 @@ class Unlabelled:
     def __iter__(self) -> Iterator[Inputs]:
         for batch in self.batches:
             x = inputs_of(batch)
-            require_finite(x)
+            if not self.finite:  # to ask again would have every step wait for a GPU
+                require_finite(x)
             yield x
 
 
@@ -91,7 +92,7 @@ def unlabelled(inputs: Tensor | Dataset | DataLoader, batch_size: int) -> Unlabe
                 f"a tensor of shape {list(inputs.shape)} looks like labels; distillation takes inputs [N, ...]"
             )
         require_finite(inputs)
-        return Unlabelled(Shuffled(inputs, batch_size=batch_size))
+        return Unlabelled(Shuffled(inputs, batch_size=batch_size), finite=True)
     if not isinstance(inputs, Dataset | DataLoader):
         raise TypeError(f"expected a tensor [N, ...], a Dataset or a DataLoader of inputs, not {type(inputs).__name__}")
     if isinstance(inputs, Dataset):

@@ -103,6 +103,7 @@ def maximise(
             "warm_up": list(warm_up),
             "kl": checkpoints.describe(kl),
             "perturb": checkpoints.describe(perturb),
+            "network": checkpoints.layers(model),
             "rates": gates.rates(model),
             "data": checkpoints.fingerprint([inputs, labels]),
         },

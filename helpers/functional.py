@@ -46,6 +46,9 @@ METHODS = {
 ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 DRAWING = DROPOUTS | ATTENTION | NOISE | METHODS
 
+# What Lightning and others call in their loops: there inputs may be mixed and noise added that no forward adds.
+STEPS = {"training_step", "validation_step", "test_step", "predict_step"}
+
 # What a function may be wrapped in, and where each keeps it.
 WRAPPERS = {
     FunctionType: "__wrapped__",  # by a decorator
@@ -62,7 +65,8 @@ def drops_in_forward(module: nn.Module) -> bool:
     """Whether code of `module` names both `self.training` and a functional dropout, dropping attention or random numbers.
 
     The methods and properties of its class are read, decorated or not, the functions that it keeps, and those that they
-    call by name; PyTorch's own are not, nor what sets the module up. The rate is not known: it may be zero.
+    call by name; PyTorch's own are not, nor those that are apart from a forward (`is_apart`). The rate is not known: it may
+    be zero.
     """
     found = code_of(module)
     return "training" in found and not found.isdisjoint(DRAWING)
@@ -104,8 +108,9 @@ def hooks(module: nn.Module) -> list[Callable]:
 
 
 def has_hooks(module: nn.Module, but: tuple[type, ...] = ()) -> bool:
-    """Whether somebody's code is called before or after the forward of `module`, other than hooks of the kinds `but`."""
-    return any(not isinstance(hook, but) for hook in hooks(module))
+    """Whether somebody's code is called before, after or in the place of the forward of `module`, other than hooks of the
+    kinds `but`."""
+    return "forward" in vars(module) or any(not isinstance(hook, but) for hook in hooks(module))
 
 
 def code_of(module: nn.Module) -> set:
@@ -117,12 +122,13 @@ def code_of(module: nn.Module) -> set:
 def own_code(kind: type[nn.Module]) -> set:
     """What is `reached` from the members of `kind` and of those of its bases that are not PyTorch's."""
     members = [item for base in kind.__mro__ if not of_pytorch(base) for item in vars(base).items()]
-    return reached(member for name, member in members if not sets_up(name) and not isinstance(member, str))
+    return reached(member for name, member in members if not is_apart(name) and not isinstance(member, str))
 
 
-def sets_up(name: str) -> bool:
-    """Whether a method is called as those are that draw the first weights, such as `reset_parameters`, `_init_weights`."""
-    return "init" in name or name.startswith("reset")
+def is_apart(name: str) -> bool:
+    """Whether a method is called as those are that take no part in a forward: that draw the first weights, such as
+    `reset_parameters` and `_init_weights`, that load or save them, or that are a step of a loop, such as `training_step`."""
+    return "init" in name or name.startswith(("reset", "load", "save")) or name in STEPS
 
 
 def of_pytorch(thing: type | Callable) -> bool:

@@ -47,6 +47,7 @@ def stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
     -------
     {name: module}, with the names of `model.named_modules()`, in their order.
     """
+    functional.own_code.cache_clear()  # in a notebook, what a forward calls may have been written anew
     return {name: module for name, module in model.named_modules() if is_stochastic(module)}
 
 
@@ -301,8 +302,10 @@ def require_gateable(layers: Mapping[str, nn.Module]) -> None:
 
 
 def is_gateable(layer: nn.Module) -> bool:
-    """Whether `layer` drops what its kind drops: a subclass with a forward of its own may draw other gates, or no gates."""
-    return type(layer).forward in [kind.forward for kind in UNITS + CHANNELS + CONNECTIONS]
+    """Whether `layer` drops what its kind drops: with a forward of its own, that of a subclass or one put in its place, it may
+    draw other gates, or no gates."""
+    inherited = type(layer).forward in [kind.forward for kind in UNITS + CHANNELS + CONNECTIONS]
+    return inherited and "forward" not in vars(layer)
 
 
 def gate_shapes(model: nn.Module, x: Inputs) -> dict[str, torch.Size]:

@@ -79,8 +79,8 @@ class CheapMasks(TorchFunctionMode):
     """While active, `F.dropout` and `F.dropout1d/2d/3d` on CPU tensors draw their gates with `inverted`.
 
     This reaches every network, whether it holds dropout layers or calls the functions itself. Everything else,
-    rates 0 and above `HIGHEST` and tensors on a GPU included, is left to PyTorch. So are gates in compiled code, where
-    PyTorch's are cheap, and those under `torch.func`'s transforms, such as `vmap`: neither can do with `random_`.
+    rates 0 and above `HIGHEST`, tensors on a GPU and nested ones included, is left to PyTorch. So are gates in compiled
+    code, where PyTorch's are cheap, and those under `torch.func`'s transforms, such as `vmap`: neither can do with `random_`.
     """
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -94,7 +94,8 @@ class CheapMasks(TorchFunctionMode):
         if not isinstance(input, Tensor):  # a symbol, while a network is being traced
             return function(input, p, training, inplace)
         batched = input.ndim == DIMENSIONS_WITH_BATCH.get(function, input.ndim)
-        if not (training and 0 < p <= HIGHEST and input.device.type == "cpu" and input.is_floating_point() and batched):
+        plain = input.device.type == "cpu" and input.is_floating_point() and not input.is_nested
+        if not (training and 0 < p <= HIGHEST and plain and batched):
             return function(input, p, training, inplace)
         mask = inverted_like(input, GATE_DIMENSIONS[function], p)
         if inplace:

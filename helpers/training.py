@@ -91,6 +91,7 @@ def train(
         checkpoint=checkpoint,
         settings=lambda: {
             "batch_size": batch_size,
+            "network": checkpoints.layers(model),
             "rates": gates.rates(model),
             "perturb": checkpoints.describe(perturb),
             "autocast": str(autocast),

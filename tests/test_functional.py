@@ -268,6 +268,44 @@ def test_first_weights_are_no_dropout():
     assert not gates.stochastic_layers(DrawsItsFirstWeights())
 
 
+class MixesItsInputsInALoop(nn.Module):
+    """In training mode it returns more than logits, as a network with an auxiliary loss does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 3))
+
+    def training_step(self, batch):
+        x, y = batch
+        share = torch.rand(())
+        return F.cross_entropy(self(share * x + (1 - share) * x.flip(0))[0], y)
+
+    def load_checkpoint(self, path):
+        self.load_state_dict(torch.load(path, weights_only=True))
+
+    def forward(self, x):
+        return (self.layers(x), x) if self.training else self.layers(x)
+
+
+def test_what_a_loop_calls_is_no_dropout():
+    model, x = MixesItsInputsInALoop(), torch.randn(4, 3)
+    assert list(gates.stochastic_layers(model)) == ["layers.2"]
+    assert not gates.recomputes(model)  # it only loads what it calls a checkpoint
+    exact = predictors.exact(model, x)
+    torch.testing.assert_close(predictors.monte_carlo(model, x, 20_000, seed=0), exact, atol=0.01, rtol=0)
+
+
+def test_a_function_that_forward_calls_may_be_written_anew():
+    """As in a notebook, whose cells are edited and run again."""
+    cell = {"nn": nn, "F": F, "__name__": "cell"}
+    exec("def drop(x, training): return x", cell)
+    exec("class Net(nn.Module):\n  def forward(self, x): return drop(x, self.training)", cell)
+    model = cell["Net"]()
+    assert not gates.stochastic_layers(model)
+    exec("def drop(x, training): return F.dropout(x, 0.5, training)", cell)
+    assert gates.stochastic_layers(model) == {"": model}
+
+
 def test_a_function_may_be_read_before_what_it_encloses_is_there():
     def early(self):
         return late(self.training)
@@ -400,3 +438,16 @@ def test_fast_dropout_takes_no_activation_for_its_parent():
     model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), Leaky(), nn.Linear(2, 3))
     with pytest.raises(TypeError, match=r"Leaky.*inherit forward"):
         predictors.fast_dropout(model, torch.randn(4, 3))
+
+
+def test_a_forward_that_was_put_in_the_place_of_a_layer_s_own_is_what_counts():
+    """`exact`, `fast_dropout` and `shared_masks` refuse it, and Monte Carlo draws what it draws."""
+    model, x = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), nn.Linear(2, 3)), torch.randn(4, 3)
+    model[1].forward = lambda x: F.dropout(x, 0.05, model[1].training)
+    for predict in (predictors.exact, predictors.fast_dropout, partial(predictors.monte_carlo, shared_masks=True)):
+        with pytest.raises(TypeError, match="Dropout"):
+            predict(model, x)
+    meant = nn.Sequential(model[0], nn.Dropout(0.05), model[2])
+    torch.testing.assert_close(
+        predictors.monte_carlo(model, x, 5000, seed=0), predictors.exact(meant, x), atol=0.01, rtol=0
+    )

@@ -278,6 +278,15 @@ def test_what_pytorch_refuses_is_refused_with_pytorch_s_words(x, p, error, messa
         F.dropout(x, p)
 
 
+def test_nested_tensors_are_left_to_pytorch():
+    rows = torch.nested.nested_tensor([torch.ones(2, 400), torch.ones(3, 400)], layout=torch.jagged)
+    with masks.CheapMasks():
+        dropped = F.dropout(rows, 0.5)
+    values = dropped.values().unique()
+    assert dropped.is_nested
+    assert values.tolist() == [0, 2]
+
+
 class Drawn(Exception):
     """Raised in place of a draw."""
 

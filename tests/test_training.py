@@ -220,7 +220,7 @@ def test_a_finished_run_is_returned_without_a_step(path):
         ({"weight_decay": 0.0}, ["weight_decay"]),
         ({"seed": 1}, ["seed"]),
         ({"perturb": nn.Identity()}, ["perturb"]),
-        ({"model": nn.Sequential(nn.Linear(D, K))}, ["parameters", "trained", "rates"]),
+        ({"model": nn.Sequential(nn.Linear(D, K))}, ["parameters", "trained", "network", "rates"]),
         ({"inputs": examples()[0] + 1}, ["data"]),
         ({"labels": (examples()[1] + 1) % K}, ["data"]),
     ],
@@ -233,6 +233,14 @@ def test_another_run_s_checkpoint_is_refused(change, named, path):
         train(**{**run, "model": network(), **change})
     differences = [line.split(":")[0].strip() for line in str(caught.value).splitlines() if " there, " in line]
     assert differences == named
+
+
+def test_a_checkpoint_of_a_network_with_other_layers_is_refused_though_its_parameters_have_the_same_names(path):
+    train(network(), *examples(), checkpoint=path, **RUN)
+    other = network()
+    other[2] = nn.Tanh()
+    with pytest.raises(ValueError, match=r"network: 'Sequential [0-9a-f]{8}' there"):
+        train(other, *examples(), checkpoint=path, **RUN)
 
 
 def test_a_checkpoint_of_the_same_network_with_another_dropout_rate_is_refused(path):

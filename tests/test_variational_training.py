@@ -118,6 +118,14 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(tmp_path):
         elbo.maximise(network(), x, y, epochs=8, warm_up=(1, 5), progress=False, checkpoint=tmp_path / "run.pt")
 
 
+def test_a_checkpoint_of_a_network_with_other_layers_is_refused_though_its_parameters_have_the_same_names(tmp_path):
+    x, y = examples()
+    run = {"epochs": 1, "progress": False, "checkpoint": tmp_path / "run.pt"}
+    elbo.maximise(nn.Sequential(nn.Tanh(), network()), x, y, **run)
+    with pytest.raises(ValueError, match=r"network: 'Sequential [0-9a-f]{8}' there"):
+        elbo.maximise(nn.Sequential(nn.Sigmoid(), network()), x, y, **run)
+
+
 @compiler
 @pytest.mark.parametrize("kl", [variational.kl, variational.kl_cubic])
 def test_a_compiled_divergence_leads_to_the_same_weights(kl):
