@@ -1,10 +1,14 @@
-"""What all tests share: one thread, the notebooks, and a browser where there is one."""
+"""What all tests share: one thread, the notebooks, and a compiler, git and a browser where there is one."""
 
+import contextlib
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+
+from helpers.experiments.sparsifying import can_compile
 
 # For networks as small as those of the tests a second thread costs more than it computes.
 torch.set_num_threads(1)
@@ -18,7 +22,38 @@ brief_notebook = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == BRIEF else pytest.mark.slow) for name in NOTEBOOKS]
 )
 
-compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="compiling takes a C++ compiler")
+compiler = pytest.mark.skipif(
+    not can_compile(), reason="compiling takes a C++ compiler, and Python's headers (python3-dev)"
+)
+git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+
+def is_checkout() -> bool:
+    """Whether git is here and takes this copy for a checkout, as it does not where the folder is somebody else's."""
+    root = Path(__file__).parent.parent
+    if shutil.which("git") is None or not (root / ".git").exists():
+        return False
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True).returncode == 0
+
+
+@contextlib.contextmanager
+def graphs_are_compiled():
+    """Fails if nothing was compiled inside: PyTorch may pass a network over and say nothing."""
+    statistics = torch._dynamo.utils.counters["stats"]
+    before = statistics["unique_graphs"]
+    yield
+    assert statistics["unique_graphs"] > before
+
+
+def compiled_in_place(model, **how):
+    """`model`, which is compiled when it is next called, as `nn.Module.compile` does it: that passes over an
+    `nn.Sequential` in PyTorch 2.6 to 2.13."""
+
+    def call(*args, **kwargs):
+        return model._call_impl(*args, **kwargs)
+
+    model._compiled_call_impl = torch.compile(call, **how)
+    return model
 
 
 @pytest.fixture(scope="session")

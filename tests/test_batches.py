@@ -218,3 +218,9 @@ def test_nan_and_infinity_are_refused_when_they_are_met(bad):
     assert torch.equal(next(in_a_loader), x[:3])
     with pytest.raises(ValueError, match="1 of the 3 inputs hold NaN or infinity"):
         next(in_a_loader)
+
+
+def test_numbers_whose_sum_overflows_are_finite_all_the_same():
+    x = torch.full((10, 2), 3e38)
+    assert x.sum().isinf()
+    assert sum(len(batch) for batch in batches.unlabelled(x, batch_size=4)) == 10

@@ -17,7 +17,7 @@ import pytest
 from nbclient import NotebookClient
 
 from helpers import pages
-from tests.conftest import NOTEBOOKS, brief_notebook
+from tests.conftest import NOTEBOOKS, brief_notebook, is_checkout
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY, TAG = pages.PROJECT["urls"]["Repository"], f"v{pages.PROJECT['version']}"
@@ -127,8 +127,8 @@ def test_the_badge_opens_the_notebook(name):
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory):
     """The environment of a kernel on something like Colab."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("this copy is no git checkout, and there is nothing to clone")
+    if not is_checkout():
+        pytest.skip("git does not take this copy for a checkout, and there is nothing to clone")
     folder = tmp_path_factory.mktemp("colab")
     clone = folder / "suite.git"
     subprocess.run(["git", "clone", "-q", "--bare", ROOT, clone], check=True)

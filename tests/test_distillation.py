@@ -952,3 +952,15 @@ def test_networks_that_return_more_than_logits_are_distilled_by_way_of_output():
         progress=False,
     )
     assert student(torch.randn(3, D))["logits"].shape == (3, K)
+
+
+def test_recurrent_layers_of_a_student_are_in_training_mode_while_it_learns():
+    """As the backward pass of cuDNN asks for; on a processor nothing else would show it."""
+    torch.manual_seed(0)
+    teacher, modes = LastStep(nn.LSTM), []
+    student = gates.remove(copy.deepcopy(teacher)).eval()
+    student.recurrent.register_forward_pre_hook(lambda layer, args: modes.append(layer.training))
+    distill(teacher, torch.randn(8, 4, D), student=student, epochs=1, progress=False)
+    assert modes
+    assert all(modes)
+    assert not student.recurrent.training

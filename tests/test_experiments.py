@@ -28,7 +28,7 @@ from helpers.experiments.__main__ import main
 from helpers.experiments.declared import Row, Run
 from helpers.experiments.running import perform
 from helpers.seeding import derived
-from tests.conftest import compiler
+from tests.conftest import compiler, git, graphs_are_compiled
 
 
 def small_network(widths=(20,)):
@@ -180,6 +180,25 @@ def test_a_run_writes_its_record_once(folder):
 
 def test_masks_are_averaged_once_for_all_kinds_of_S(folder):
     assert set(run_here(small(1, "train"), folder)["metrics"]) == {"standard", "distilled"}
+
+
+def test_each_repetition_draws_masks_of_its_own(done, folder, monkeypatch):
+    monkeypatch.setattr(running.distillation, "distill", lambda teacher, inputs, *, student, **_: student.eval())
+    other = run_here(small(2), folder)
+    assert other["metrics"]["standard"] == done["metrics"]["standard"], "they share a teacher"
+    assert all(other["Monte Carlo by masks"][m] != done["Monte Carlo by masks"][m] for m in map(str, declared.MASKS))
+
+
+def test_a_teacher_is_trained_by_one_process_at_a_time(folder, monkeypatch):
+    held = []
+
+    def trained(network, *_):
+        held.append(records.held(small().teacher, folder))
+        return network
+
+    monkeypatch.setattr(running, "trained", trained)
+    running.taught(small(), None, torch.device("cpu"), False, folder)
+    assert held == [True]
 
 
 def test_the_distance_of_monte_carlo_falls_with_the_number_of_masks(done):
@@ -430,10 +449,31 @@ def test_where_git_is_not_installed_the_commit_is_unknown(tmp_path, monkeypatch)
     assert running.commit() == "unknown"
 
 
+def committed(folder):
+    """A commit of all that is in `folder`, in a repository of its own."""
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "--allow-empty", "-m", "one"]):
+        subprocess.run(["git", "-C", folder, *who, *command], check=True)
+
+
+@git
+def test_code_that_was_changed_since_its_commit_is_marked_with_a_plus(tmp_path, monkeypatch):
+    code = tmp_path / "helpers" / "code.py"
+    code.parent.mkdir()
+    code.write_text("a = 1\n")
+    committed(tmp_path)
+    monkeypatch.setattr(running, "ROOT", tmp_path)
+    clean = running.commit()
+    (tmp_path / "notes").touch()
+    assert len(clean) == 40
+    assert running.commit() == clean, "what lies beside the code is not the code"
+    code.write_text("a = 2\n")
+    assert running.commit() == f"{clean}+"
+
+
+@git
 def test_a_repository_around_this_one_has_not_made_the_code(tmp_path, monkeypatch):
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    git = ["git", "-C", tmp_path, "-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another"], check=True)
+    committed(tmp_path)
     (tmp_path / "suite" / "helpers").mkdir(parents=True)
     monkeypatch.setattr(running, "ROOT", tmp_path)
     assert len(running.commit()) == 40
@@ -632,6 +672,14 @@ def test_a_run_that_fails_does_not_keep_the_cluster_from_the_others(folder):
     assert [records.state(run, folder) for run in runs] == ["missing", "done", "done"]
 
 
+def test_what_a_worker_with_a_disk_of_its_own_has_done_is_written_here(done, folder, monkeypatch):
+    monkeypatch.setattr(cluster, "taught", lambda *_: None)
+    monkeypatch.setattr(cluster, "perform", lambda *_, **__: done)
+    with local_cluster() as workers:
+        assert list(cluster.perform_all([small()], workers.scheduler_address, folder=folder)) == [small()]
+    assert records.read(records.record(small(), folder)) == done
+
+
 def test_a_folder_is_the_same_for_a_worker_in_another_directory(tmp_path, monkeypatch):
     folders = []
     monkeypatch.setattr(
@@ -690,13 +738,14 @@ def test_a_scheduler_that_does_not_answer_is_named(folder):
 # On a GPU, as far as a processor can show it
 
 
-@contextlib.contextmanager
-def graphs_are_compiled():
-    """Fails if nothing was compiled inside: PyTorch may pass a network over and say nothing."""
-    statistics = torch._dynamo.utils.counters["stats"]
-    before = statistics["unique_graphs"]
-    yield
-    assert statistics["unique_graphs"] > before
+def test_more_networks_are_compiled_than_pytorch_allows_by_itself(monkeypatch):
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    for units in range(1, 13):
+        network = nn.Sequential(nn.Linear(units, 3))
+        running.compile_whole(network)
+        with graphs_are_compiled():
+            network(torch.ones(2, units))
 
 
 @compiler

@@ -23,6 +23,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.conftest import is_checkout
+
 ROOT = Path(__file__).parent.parent
 PROJECT = "dropout-distillation"
 NOT_CORE = {"__init__", "pages", "site", "widgets"}  # which need what notebooks and web pages do
@@ -377,7 +379,7 @@ def home_paths(files: dict[str, bytes]) -> list[str]:
     ]
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this copy is no git checkout")
+@pytest.mark.skipif(not is_checkout(), reason="git does not take this copy for a checkout")
 def test_no_file_in_git_names_a_folder_of_one_machine():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = {name: (ROOT / name).read_bytes() for name in listed.split("\0") if name and (ROOT / name).is_file()}

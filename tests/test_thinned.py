@@ -98,6 +98,16 @@ def test_it_is_the_ideal_of_an_enumeration():
     assert z[1].abs().max() > 8
 
 
+def test_shared_masks_average_what_output_returns():
+    """False alarms: 24 comparisons of 6 standard errors, 5e-8."""
+    model, x, m = perceptron(), torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), 8000
+    identity = lambda z: z
+    with gates.sampling(model), torch.no_grad():
+        spread = model(x.repeat(2000, 1)).view(2000, 8, K).std(0)
+    found = predictors.monte_carlo(model, x, m, seed=0, output=identity, shared_masks=True)
+    assert ((found - predictors.exact(model, x, output=identity)).abs() < 6 * spread / math.sqrt(m)).all()
+
+
 def test_each_example_has_the_same_distribution_and_errors_are_shared():
     """Errors of many averages of four masks for one example: their mean square is that of four independent masks, within
     6 standard errors (below 1e-7), and two copies of an example in one call err alike, as in plain calls they do not.

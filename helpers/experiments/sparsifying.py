@@ -3,6 +3,7 @@
 import copy
 import inspect
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -108,8 +109,13 @@ def trained(network: nn.Module, run: Run, data: Data, progress: bool, path: Path
     images, labels = (part.to(device) for part in data.train)
     if row.kinds is None:
         return training.train(network, images, labels, lr=row.lr, **common)
-    compile = networks.parameter_count(network) > LARGE and shutil.which("c++") is not None
+    compile = networks.parameter_count(network) > LARGE and can_compile()
     return elbo.maximise(network, images, labels, lr=row.lr, warm_up=run.warm_up, kl=row.kl, compile=compile, **common)
+
+
+def can_compile() -> bool:
+    """Whether this machine has what PyTorch compiles with for a processor: a C++ compiler, and Python's headers."""
+    return shutil.which("c++") is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def size(small: nn.Module, x: Tensor, run: Run, folder: Path) -> dict:

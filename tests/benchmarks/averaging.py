@@ -272,7 +272,7 @@ def main() -> None:
         **tables,
     }
     if asked.networks == list(NETWORKS) and there == list(METHODS):
-        write(content, RECORD)
+        write(RECORD, content)
         print(f"\nwritten to {RECORD.relative_to(ROOT)}")
     else:
         print("\nnot recorded: the record has all networks and methods")
