@@ -10,7 +10,10 @@ import torch
 
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Random numbers on the CPU and on `device` come from `seed`; ``None`` leaves them to the global state."""
+    """Random numbers on the CPU and on `device` come from `seed`; ``None`` leaves them to the global state.
+
+    This knows GPUs of CUDA. What other devices draw, such as "mps", comes from their global state, and is not repeated.
+    """
     if seed is None:
         yield
         return
