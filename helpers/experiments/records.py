@@ -149,12 +149,12 @@ def cells(runs: list[Run], predictor: str, folder: Path = DATA) -> dict[str, str
     return {**values, "repetitions": f"{len(found)} of {len(there)}" + f", {diverged} diverged" * (diverged > 0)}
 
 
-def published(*keys: str):
+def published(*keys: str, digits: int = 2):
     """A number of the paper, or several, as text: its mean ± standard deviation."""
     value = json.loads((DATA / "paper.json").read_text("utf-8"))
     for key in keys:
         value = value[key]
-    return "{:.2f} ± {:.2f}".format(*value) if isinstance(value, list) else f"{value:.2f}"
+    return " ± ".join(f"{number:.{digits}f}" for number in (value if isinstance(value, list) else [value]))
 
 
 def longest(row: Row, profile: str = "full", folder: Path = DATA) -> list[Run]:
@@ -284,7 +284,7 @@ def origin(found: list[dict]) -> str:
 
     dates = sorted(content["date"][:10] for content in found)
     commits = each("commit", (short(content["commit"]) for content in found))
-    devices = each("device", (content.get("device") or content["processor"] for content in found))
+    devices = each("device", ((content.get("device") or content["processor"]).replace(", ", " ") for content in found))
     versions = each("PyTorch", (content["versions"]["torch"] for content in found))
     number = f"{len(found)} record{'s' * (len(found) > 1)}"
     return f"*{number}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; {commits}; {devices}; {versions}.*"

@@ -94,7 +94,8 @@ def over_splits(contents: list[dict], method: str) -> dict[str, str | int]:
 def in_the_paper(row: Row, method: str) -> dict[str, str]:
     """The paper's accuracy and sparsity [%] of a method."""
     _, prefix = METHODS[method]
-    return {f"{name} [%]": published(PAPER, "table 2", row.name, prefix + name) for name in ("accuracy", "sparsity")}
+    names = ("accuracy", "sparsity")
+    return {f"{name} [%]": published(PAPER, "table 2", row.name, prefix + name, digits=1) for name in names}
 
 
 def share_removed(content: dict, method: str) -> float:

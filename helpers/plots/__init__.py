@@ -6,7 +6,7 @@ Each predictor has one colour everywhere, from the palette of Okabe and Ito, whi
 """
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -31,10 +31,13 @@ MARKERS = {
 def plain_numbers(axis: Axes) -> None:
     """2, 5 and 10 along logarithmic axes in place of powers of ten; small ones in between where there is room."""
     for ticks, (low, high) in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+        if ticks.get_scale() != "log":
+            continue
         ticks.set_major_formatter("{x:g}")
-        where_wide = two_and_five if ticks is axis.yaxis else NullFormatter()
-        ticks.set_minor_formatter("{x:g}" if high / low < 20 else where_wide)
-    axis.tick_params(which="minor", labelsize=7)
+        if ticks is axis.yaxis and high / low < 8:
+            ticks.set_minor_locator(LogLocator(subs=(1.5, *range(2, 10))))
+        ticks.set_minor_formatter("{x:g}" if high / low < 20 else two_and_five)
+    axis.tick_params(which="minor", labelsize=9)
 
 
 def two_and_five(value: float, _: int) -> str:

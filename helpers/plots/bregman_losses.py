@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers.bregman import Bregman
-from helpers.plots import BLUE, COLOURS, GREEN, PURPLE, VERMILLION, simplex
+from helpers.plots import BLUE, COLOURS, GREEN, VERMILLION, simplex
 
 
 def gap(loss: Bregman, name: str, y_hat: float, y: float = 0.75, ends: tuple[float, float] = (0.01, 0.99)) -> Figure:
@@ -88,7 +88,7 @@ def between(temperatures: Sequence[float], distances: Mapping[str, Sequence[floa
     """How far the best constant of KL at temperature T is from several means: {name of a mean: one distance per T}."""
     figure = Figure(figsize=(6.4, 3.4), layout="tight")
     axis = figure.subplots()
-    colours, lines = (VERMILLION, PURPLE), ("-", "--")
+    colours, lines = (COLOURS["ideal"], COLOURS["geometric"]), ("-", "--")
     for (name, values), colour, line in zip(distances.items(), colours, lines, strict=True):
         axis.plot(temperatures, np.asarray(values), line, marker="o", color=colour, label=f"to the {name}")
     axis.set(xscale="log", xlabel="temperature T", ylabel="total variation distance", ylim=(-0.005, None))

@@ -43,11 +43,11 @@ def figure_1(shown: int, steps: Sequence[int], gated: Tensor, path: Tensor) -> F
     axis = figure.subplots()
     axis.scatter(*gated.T.numpy(), s=12, color=GATED, alpha=0.5, linewidths=0, label=f"{len(gated):,} gated networks")
     axis.plot(*path[:shown].T.numpy(), color=COLOURS["distilled"], marker=".", linewidth=1.4)
-    axis.plot(
-        *path[shown - 1].numpy(), color=COLOURS["distilled"], marker="D", label=f"student, step {steps[shown - 1]:,}"
-    )
+    student = {"color": COLOURS["distilled"], "marker": "D", "markeredgecolor": "white"}
+    axis.plot(*path[shown - 1].numpy(), **student, label=f"student, step {steps[shown - 1]:,}")
     axis.plot(*path[0].numpy(), color=COLOURS["standard"], marker="s", markersize=8, linestyle="", label="standard")
-    axis.plot(0, 0, color=COLOURS["ideal"], marker="+", markersize=16, markeredgewidth=2, linestyle="", label="ideal")
+    cross = {"marker": "+", "markersize": 22, "markeredgewidth": 2, "linestyle": "", "zorder": 1.9}  # under the student
+    axis.plot(0, 0, color=COLOURS["ideal"], **cross, label="ideal")
     axis.set(xlabel="from ideal to standard [probability]", ylabel="where the gated networks vary most [probability]")
     axis.legend(frameon=False, fontsize=9)
     axis.grid(alpha=0.25)
@@ -77,8 +77,10 @@ def minimisers(predictions: Tensor, samples: int, curves: Mapping[str, Tensor], 
         right.plot(q, height, color=colour, linestyle=style, label=loss)
         right.plot(q[height.argmin()], 0, color=colour, marker="v", markersize=size, clip_on=False, zorder=4)
     for (target, value), place in zip(targets.items(), (1.02, 1.08, 1.14), strict=False):
-        right.axvline(value, color="0.7", linewidth=1, zorder=0)
-        right.annotate(target, (value, place), xycoords=("data", "axes fraction"), fontsize=8, ha="center")
+        up_to_its_name = {"transform": right.get_xaxis_transform(), "clip_on": False}
+        right.plot([value, value], [0, place], color="0.7", linewidth=1, zorder=0, **up_to_its_name)
+        beside = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "center"}
+        right.annotate(f"{target} ", (value, place), fontsize=8, **beside)
     right.set(xlabel="the student's probability q", ylabel="J'(q) above its minimum, scaled")
     right.set(xlim=(low, high), ylim=(0, 1))
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), frameon=False)

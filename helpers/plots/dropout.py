@@ -73,8 +73,9 @@ def shrinkage(percent: int, rates: Sequence[int], paths: Mapping[str, Tensor], s
         names = ("dropout", "ordinary L2") if j == 0 else (None, None)
         right.plot(rates, shares["dropout"][:, j], color=BLUE, linewidth=1.5, label=names[0])
         right.plot(rates, shares["ordinary L2"][:, j], color=ORANGE, linewidth=1.5, linestyle="--", label=names[1])
-        middle = len(rates) // 2
-        right.annotate(f"{scale:g}", (rates[middle], shares["ordinary L2"][middle, j]), fontsize=8, color="0.25")
+        on_white = {"ha": "center", "va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}}
+        i = len(rates) // 2 - 1  # where the lines are far apart, and the marker of one half is not
+        right.annotate(f"{scale:g}", (rates[i], shares["ordinary L2"][i, j]), fontsize=9, color="0.25", **on_white)
     right.axvline(percent, color="0.6", linewidth=1)
     right.set(xlabel="rate p [%]", ylim=(-0.03, 1.25))
     right.set_title("a line for each feature; numbers: its standard deviation, at L2's", fontsize=10)

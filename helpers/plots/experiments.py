@@ -61,7 +61,8 @@ def by_masks(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]], 
             mean = np.array([v.mean() for v in values])
             spread = np.array([v.std() if len(v) > 1 else 0.0 for v in values])
             if len(points) == 1:
-                axis.axhline(mean[0], color=COLOURS[name], linewidth=1.6, label=name)
+                above = {"linestyle": "--", "zorder": 2.6} if name == "standard" else {}  # where both are the same
+                axis.axhline(mean[0], color=COLOURS[name], linewidth=1.6, label=name, **above)
                 axis.axhspan(mean[0] - spread[0], mean[0] + spread[0], color=COLOURS[name], alpha=0.2, linewidth=0)
             else:
                 axis.plot(masks, mean, color=COLOURS[name], marker=MARKERS[name], label=name)
@@ -89,15 +90,19 @@ def against_paper(cells: Sequence[tuple[str, str, float, float]], epochs: Mappin
     axis = figure.subplots()
     values = [value for cell in cells for value in cell[2:]]
     ends = [0.8 * min(values), 1.25 * max(values)]
+    nested = {  # where all agree, each is seen inside the other
+        name: {"facecolor": "none", "edgecolor": COLOURS[name], "marker": MARKERS[name], "s": size, "linewidth": 1.6}
+        for name, size in {"standard": 110, "Monte Carlo": 45, "distilled": 18}.items()
+    }
     axis.plot(ends, ends, color="0.6", linestyle="--", linewidth=1)
     for row, name, published, ours in cells:
-        axis.scatter(published, ours, color=COLOURS[name], marker=MARKERS[name], s=40, zorder=3)
+        axis.scatter(published, ours, zorder=3, **nested[name])
         if name == "standard":
             beside = {"xytext": (8, -4)} if published**2 < ends[0] * ends[1] else {"xytext": (-12, 4), "ha": "right"}
             text = f"{row}\n({epochs[row]} epochs)" if row in epochs else row
             axis.annotate(text, (published, ours), textcoords="offset points", fontsize=9, **beside)
     for name in dict.fromkeys(cell[1] for cell in cells):
-        axis.scatter([], [], color=COLOURS[name], marker=MARKERS[name], label=name)
+        axis.scatter([], [], label=name, **nested[name])
     axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     plain_numbers(axis)
     axis.set(xlabel="published test error [%]", ylabel="test error here [%]")

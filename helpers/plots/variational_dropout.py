@@ -121,7 +121,9 @@ def pruning(threshold: float, log_alpha: Mapping[str, Tensor], curve: Mapping[fl
     figure = Figure(figsize=(10, 3.7), layout="tight")
     left, right = figure.subplots(1, 2)
     values = [a.flatten().numpy() for a in log_alpha.values()]
-    left.hist(values, bins=np.linspace(-8, 8, 49), stacked=True, color=LAYERS[: len(values)], label=list(log_alpha))
+    outline = {"bins": np.linspace(-8, 8, 49), "histtype": "step", "linewidth": 1.6}
+    for layer, colour, style, a in zip(log_alpha, LAYERS, ("-", "--", ":", "-.", "-"), values, strict=False):
+        left.hist(a, **outline, color=colour, linestyle=style, label=layer)
     left.axvspan(threshold, 8, color="0.5", alpha=0.3, linewidth=0, label="removed")
     left.set(xlabel="log α", ylabel="weights", yscale="log", xlim=(-8, 8))
     left.legend(frameon=False, fontsize=8, loc="upper left")
@@ -165,8 +167,8 @@ def connections(counts: Tensor) -> Figure:
 WAYS = {
     "distilled from binary dropout": (COLOURS["distilled"], "D", "--"),
     "distilled from the posterior": (BLUE, "o", "-"),
-    "pruned posterior": (VERMILLION, "s", "-"),
-    "posterior, standard": (BLACK, "*", ""),
+    "pruned posterior": (PURPLE, "^", "-"),
+    "posterior, standard": (COLOURS["standard"], "s", ""),
 }
 
 

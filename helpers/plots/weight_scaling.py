@@ -17,7 +17,8 @@ def densities(y: Tensor, members: Tensor, curves: Mapping[str, Tensor]) -> Figur
     """Predictive densities over a target y [T]: a few of the gated networks' [m, T], and those of the predictors."""
     figure = Figure(figsize=(7.5, 3.6), layout="tight")
     axis = figure.subplots()
-    axis.plot(y.numpy(), members.T.numpy(), color=GREY, linewidth=0.8)
+    name_once = [f"{len(members)} of the masks"] + [None] * (len(members) - 1)
+    axis.plot(y.numpy(), members.T.numpy(), color=GREY, linewidth=0.8, label=name_once)
     for name, density in curves.items():
         axis.plot(y.numpy(), density.numpy(), color=COLOURS[name], linestyle=STYLES[name], linewidth=2.2, label=name)
     axis.set(xlabel="target y", ylabel="predictive density [1/unit of y]")
@@ -63,7 +64,7 @@ def growth(sweeps: Mapping[str, tuple[list[float], Mapping[str, Tensor]]]) -> Fi
                     capsize=2,
                     label=f"{kind} network, from {name}",
                 )
-        axis.set(xlabel=varied, xticks=values, ylim=(0, None))
+        axis.set(xlabel=varied, xticks=values, ylim=(-0.03 * axis.get_ylim()[1], None))
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("KL(mean ‖ standard) [nats]")
     axes[-1].legend(frameon=False, fontsize=8, loc="upper left")

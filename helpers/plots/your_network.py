@@ -46,7 +46,7 @@ def turning(
     image : the digit at that angle, [1, H, W].
     predictions : {"standard", "distilled", "ideal": probabilities [K]} of it.
     angles : all angles, A of them.
-    curves : {"ideal", "standard", "distilled": mean entropies, "mutual information": mean mutual information}, A of each, in nats.
+    curves : {"ideal", "standard", "distilled": mean entropies, "mutual information": its mean}, A of each, in nats.
     """
     figure = Figure(figsize=(10.5, 3.3), layout="tight")
     left, middle, right = figure.subplots(1, 3, width_ratios=[0.6, 1.2, 1.2])
