@@ -57,6 +57,7 @@ def test_best_first_says_what_is_wrong(answer, message, seed):
     "answer",
     [
         lambda y: (y**3).sum(-1),
+        lambda y: (y.float() ** 3).sum(-1),
         lambda y: (y * y * y - 4 * y + 1).sum(-1),
         lambda y: ((y - 1).square() * (y + 2)).sum(-1),  # the slice at ŷ = 1
     ],

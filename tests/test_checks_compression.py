@@ -30,6 +30,8 @@ def test_count_accepts_right_answers(answer, seed, capsys):
     ("answer", "message"),
     [
         (lambda w: None, "returns nothing yet"),
+        (lambda w: [by_hand(w)], "expected a number, got list"),
+        (lambda w: torch.tensor([by_hand(w)]), "expected one number"),
         (lambda w: by_hand(w) - sum(w) - 10, "biases"),
         (lambda w: by_hand(w) - 15 * w[2] * w[3], "16·c"),
         (lambda w: by_hand(w) - 50 * w[0], "three colours"),

@@ -14,6 +14,10 @@ def gated(teacher, x, m):
         return sum(teacher(x).softmax(-1) for _ in range(m)) / m
 
 
+def plain_kl(y, y_hat):
+    return (torch.xlogy(y, y) - torch.xlogy(y, y_hat)).sum(-1)
+
+
 def by_package(teacher, student, x, m):
     return bregman.kl(gated(teacher, x, m), student(x).softmax(-1)).mean()
 
@@ -103,6 +107,8 @@ def test_distillation_loss_accepts_right_answers(answer, seed, capsys):
         (mean_of_logits, r"mean of the m \*logits"),
         (one_mask_for_the_batch, "one mask serves the whole batch"),
         (lambda t, s, x, m: bregman.kl(m * gated(t, x, m), s(x).softmax(-1)).mean(), "divide by m"),
+        (lambda t, s, x, m: plain_kl(m * gated(t, x, m), s(x).softmax(-1)).mean(), "divide by m"),
+        (lambda t, s, x, m: bregman.kl(gated(t, x, m), s(x)).mean(), "softmax taken of the student's logits"),
         (lambda t, s, x, m: bregman.kl(s(x).softmax(-1), gated(t, x, m)).mean(), "first argument"),
         (lambda t, s, x, m: -(gated(t, x, m) * s(x).log_softmax(-1)).sum(-1).mean(), "cross-entropy"),
         (lambda t, s, x, m: by_package(t, s, x, m) * len(x), "sum over the batch"),

@@ -109,6 +109,8 @@ def test_standard_error_accepts_right_answers(answer, seed, capsys):
     ("answer", "message"),
     [
         (lambda e, n: None, "returns nothing yet"),
+        (lambda e, n: [right(e, n)], "expected a number, got list"),
+        (lambda e, n: str(right(e, n)), "expected a number, got str"),
         (lambda e, n: right(e, n) / 100, "is a share"),
         (lambda e, n: right(e, n) ** 2, "variance"),
         (lambda e, n: right(e, n) * math.sqrt(n), "single image"),

@@ -115,6 +115,8 @@ def test_kl_accepts_right_answers(answer, capsys):
         (lambda y, y_hat: -bregman.kl(y.double(), y_hat.double()), "sign"),
         (lambda y, y_hat: torch.xlogy(y, y.div_(y_hat)).sum(-1), "changed its argument in place"),
         (lambda y, y_hat: bregman.kl(y, y_hat).mean(), "one number for all rows"),
+        (lambda y, y_hat: bregman.kl(y, y_hat).mean() / 3, "one number for all rows"),
+        (lambda y, y_hat: bregman.kl(y, y_hat)[:, None], r"sum over the classes, `\.sum\(-1\)`"),
         (lambda y, y_hat: y * (y.log() - y_hat.log()), "sum over the classes"),
         (lambda y, y_hat: -(y * y_hat.log()).sum(-1), "cross-entropy"),
         (lambda y, y_hat: (y * (y.log2() - y_hat.log2())).sum(-1), "bits"),

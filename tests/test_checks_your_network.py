@@ -192,6 +192,36 @@ def none_left(q, labels, coverage):
     return of_the_surest(q, labels, round(coverage * len(q)))
 
 
+def cross_entropy(model, x, m):
+    return -torch.xlogy(predictors.monte_carlo(model, x, m), predictors.standard(model, x)).sum(-1).mean()
+
+
+def over_classes_too(model, x, m):
+    return gap(model, x, m) / predictors.standard(model, x).shape[-1]
+
+
+@SEEDS
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda model, x, m: gap(model, x, m) / math.log(2), "in bits"),
+        (over_classes_too, "mean over inputs and classes"),
+        (cross_entropy, "cross-entropy"),
+    ],
+)
+def test_gap_knows_what_else_may_be_measured(answer, message, seed, monkeypatch):
+    """Where no network of another kind happens to have that gap."""
+    torch.manual_seed(seed)
+    of = checks.candidates
+    monkeypatch.setattr(checks, "candidates", lambda model, x: {"right": of(model, x)["right"]})
+    with pytest.raises(Unsolved, match=message):
+        checks.gap(answer)
+
+
+def of_those(q, labels, order, coverage):
+    return (q.argmax(-1) != labels)[order[: max(1, round(coverage * len(q)))]].double().mean()
+
+
 def none_left_to_divide_by(q, labels, coverage):
     k = round(coverage * len(q))
     return (of_the_surest(q, labels, k) * k).item() / k
@@ -212,6 +242,7 @@ def none_left_to_divide_by(q, labels, coverage):
         ),
         (lambda q, labels, coverage: risk(q, labels, 1.0), "on all inputs"),
         (lambda q, labels, coverage: risk(q, labels, coverage) + 0.123, "should be"),
+        (lambda q, labels, coverage: of_those(q, labels, (-q.max(-1).values).argsort(), coverage), "are ranked by"),
         (none_left, "at least one"),
         (none_left_to_divide_by, "at least one"),
         (lambda q, labels, coverage: none_left(q, labels, coverage).nan_to_num(), "at least one"),

@@ -74,7 +74,8 @@ def call(function: Callable, *args: object, number: bool = False) -> Tensor:
         answer is not None and answer is not ...,
         f"the function returns nothing yet; write its body and return a {kind}.",
     )
-    if number and isinstance(answer, Real):
+    of_numpy = not isinstance(answer, Tensor) and getattr(answer, "shape", None) == ()
+    if number and (isinstance(answer, Real) or of_numpy):
         return torch.tensor(float(answer), dtype=torch.float64)
     require(isinstance(answer, Tensor), f"expected a {kind}, got {type(answer).__name__}.")
     return answer.detach()

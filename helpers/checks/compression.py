@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from helpers.checks import exercise, require
+from helpers.checks import call, exercise, require
 from helpers.networks import Quick, parameter_count
 
 
@@ -14,8 +14,9 @@ from helpers.networks import Quick, parameter_count
 def count(function: Callable[[Sequence[int]], int]) -> None:
     """Check ``function(widths)``: the number of parameters of Quick with `widths` (a, b, c, d) and ten classes."""
     a, b, c, d = widths = tuple(int(w) for w in torch.randint(3, 60, (4,)))
-    answer = function(widths)
-    require(answer is not None and answer is not ..., "the function returns nothing yet; write its body.")
+    answer = call(function, widths, number=True)
+    require(answer.shape == (), f"expected one number, got a tensor of shape {list(answer.shape)}.")
+    answer = answer.item()
     truth = parameter_count(Quick(widths=widths))
     biases = a + b + c + d + 10
     require(answer != truth - biases, "the biases are missing: each unit of a layer has one.")
@@ -28,7 +29,7 @@ def count(function: Callable[[Sequence[int]], int]) -> None:
         "the first convolution sees three colours; each of its filters has 3·5·5 weights.",
     )
     require(answer != truth - (10 * d + 10), "the last layer, from d units to ten classes, is missing.")
-    require(answer == truth, f"for widths {widths} it should be {truth:,}, and is {answer:,}.")
+    require(answer == truth, f"for widths {widths} it should be {truth:,}, and is {answer:,.0f}.")
     print("Correct: your count agrees with the network's, for widths drawn at random.")
 
 

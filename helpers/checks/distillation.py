@@ -26,7 +26,7 @@ def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor, int], Te
         watch.remove()
     loss = call(lambda: answer)
     require(loss.ndim == 0, f"expected one number, the mean over the batch; got a tensor of shape {list(loss.shape)}.")
-    require(bool(loss.isfinite()), "the loss is NaN or infinite.")
+    require(bool(loss.isfinite()), "the loss is NaN or infinite. Is the softmax taken of the student's logits, too?")
     require(
         answer.requires_grad,
         "no gradient can reach the student: let only the teacher run inside `with torch.no_grad():`.",
@@ -63,6 +63,7 @@ def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor, int], Te
         "one mask": "this is the loss with one mask: average the m predictions first, and take the loss of the average.",
         "logits": "this is the mean of the m *logits*, which is another mean; average the probabilities.",
         "undivided": "the m predictions were added up; divide by m.",
+        "added up": "the m predictions were added up; divide by m.",
         "reversed": "this is KL(q ‖ f): the teacher's prediction is the first argument.",
         "cross-entropy": "this is the cross-entropy; it has the right gradient, but KL has the entropy of f taken off.",
         "sum": "this is the sum over the batch; take the mean.",
@@ -70,15 +71,23 @@ def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor, int], Te
     }
     require(nearest == "right" or away[nearest] > 0.1, messages.get(nearest, ""))
     require(
-        away["right"] < 0.1,
+        away["right"] < 0.05,
         f"the loss is {loss:.3f}; over all pairs of 2^6 masks its mean is {means['right']:.3f}.",
     )
+    # However many masks there are, the mean of the gradient is that of KL(ideal ‖ q).
+    to_ideal = bregman.kl(every_prediction(teacher, x).mean(0), student(x).softmax(-1)).mean()
+    for p, expected in zip(student.parameters(), torch.autograd.grad(to_ideal, student.parameters()), strict=True):
+        require(
+            bool((p.grad - expected).norm() < 0.1 * expected.norm()),
+            "the loss happens to be about as large as it should be, but its gradient is not that of KL: compare probabilities "
+            "with probabilities, by Σ f log(f / q).",
+        )
     print("Correct: over all masks, the mean of your loss is that of Algorithm 2 with m masks in a step.")
 
 
 def case() -> tuple[nn.Module, nn.Module, Tensor, dict[str, float]]:
     """A teacher with six gates, a student, inputs [N, 4], and what a right loss and plausible wrong ones are on average,
-    chosen so that these lie at least a fifth apart."""
+    chosen so that these lie at least a fifth away from it, and that of KL(q ‖ f) from those that are as large."""
     while True:
         x = torch.randn(32, 4)
         teacher, student = small_network(x), nn.Linear(4, 3)
@@ -93,12 +102,15 @@ def case() -> tuple[nn.Module, nn.Module, Tensor, dict[str, float]]:
                 "one mask": bregman.kl(members, q).mean().item(),
                 "logits": bregman.kl(f_logits, q).mean().item(),
                 "undivided": bregman.kl(MASKS * f, q).mean().item(),
-                "reversed": bregman.kl(q.expand_as(f), f.clamp(1e-9)).mean().item(),
+                "added up": bregman.kl(MASKS * f, q).mean().item() + MASKS - 1,  # without the terms -y + ŷ
+                "reversed": bregman.kl(q.expand_as(f), f).mean().item(),
                 "cross-entropy": -(f * q.log()).sum(-1).mean().item(),
                 "sum": right * len(x) * COPIES,
                 "classes": right / 3,
             }
-        if min(abs(value / right - 1) for name, value in means.items() if name != "right") > 0.2:
+        apart = all(abs(value / right - 1) > 0.2 for name, value in means.items() if name != "right")
+        large = [means[name] for name in ("undivided", "added up", "cross-entropy")]
+        if members.min() > 0 and apart and all(abs(means["reversed"] / other - 1) > 0.2 for other in large):
             return teacher, student, x, means
 
 

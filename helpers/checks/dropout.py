@@ -22,8 +22,9 @@ def factors(function: Dropout, x: Tensor, p: float) -> Tensor:
     ratio = y / x
     kept = y != 0
     share = kept.double().mean().item()
-    require(share < 1, "nothing was dropped.")
-    require(share > 0, "everything was dropped.")
+    again = "Run it again: if it is the other way round then, one gate serves the whole of x."
+    require(share < 1, f"nothing was dropped. {again}")
+    require(share > 0, f"everything was dropped. {again}")
     value = ratio[kept].median().item()
     require(
         bool(torch.allclose(ratio[kept], ratio[kept][0].expand(int(kept.sum())), rtol=1e-3)),

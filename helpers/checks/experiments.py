@@ -13,7 +13,8 @@ from helpers.checks import call, exercise, require
 @exercise
 def expected_maximum(function: Callable[[Tensor, float], Tensor]) -> None:
     """Check ``function(values, p)``: the mean over masks of the maximum of `values` [n], of any sign, dropped and rescaled."""
-    p, sizes = 0.2 + 0.6 * torch.rand(()).item(), torch.rand(6, dtype=torch.float64) + 0.1
+    p, sizes = 0.2 + 0.6 * torch.rand(()).item(), torch.rand(6, dtype=torch.float64).sort().values + 0.1
+    sizes = sizes[[2, 1, 0, 4, 3, 5]]  # in no order
     for values in (sizes * torch.tensor([1, -1, 1, 1, -1, 1]), -sizes):
         answer = call(function, values, p, number=True)
         require(answer.numel() == 1, f"expected one number, got a tensor of shape {list(answer.shape)}.")
@@ -70,7 +71,10 @@ def standard_error(function: Callable[[float, int], float]) -> None:
     except ValueError:  # from `math.sqrt`, if 1 - error makes what is under it negative
         function(error / 100, n)  # raises again if that is not the reason
         answer = math.nan
-    require(answer is not None and answer is not ..., "the function returns nothing yet; write its body.")
+    nothing = answer is None or answer is ...
+    require(not nothing, "the function returns nothing yet; write its body and return a number.")
+    is_number = isinstance(answer, complex) or hasattr(answer, "__float__")
+    require(is_number, f"expected a number, got {type(answer).__name__}.")
     answer = math.nan if isinstance(answer, complex) else float(answer)  # the same slip with `** 0.5`
     truth = evaluation.standard_error(error, n)
 

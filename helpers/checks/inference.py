@@ -33,7 +33,7 @@ def ideal(function: Callable[[nn.Module, Tensor], Tensor]) -> None:
     require(
         not far(sums, torch.ones(20)),
         f"each row must sum to 1, but the first sums to {sums[0]:.3f}. The probabilities of the masks sum to 1 already, "
-        "and it is probabilities that are averaged: take the softmax of each mask's logits.",
+        "and it is probabilities that are averaged: take the softmax of each mask's logits over the classes, `softmax(-1)`.",
     )
     even = copy.deepcopy(model)  # masks at rate 1/2 are equally likely; kept units are still divided by 0.7
     even[2].p = 0.5

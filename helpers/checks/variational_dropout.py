@@ -22,7 +22,10 @@ def divergence(function: Callable[[Tensor], Tensor]) -> None:
         return answer.shape == other.shape and torch.allclose(answer.double(), other.double(), atol=2e-3)
 
     require(answer.shape == (40,), f"expected a divergence for each weight, [40], got {list(answer.shape)}.")
-    require(bool(answer.isfinite().all()), "some of the answers are NaN or infinite.")
+    require(
+        bool(answer.isfinite().all()),
+        "some of the answers are NaN or infinite. The argument is log α, which may be negative: α is its exponential.",
+    )
     require(not agrees(-expected), "eq. 14 is about -KL; the sign is the wrong way round.")
     level = variational.kl(torch.tensor(-30.0)) - 15  # what the sigmoid comes to
     require(
@@ -30,7 +33,8 @@ def divergence(function: Callable[[Tensor], Tensor]) -> None:
         "it should vanish for large α: that is what the constant C is there for.",
     )
     require(
-        not agrees(variational.kl(log_alpha.exp())),
+        not agrees(variational.kl(log_alpha.exp()))
+        and not agrees(expected - sigmoid_part(log_alpha) + sigmoid_part(log_alpha.exp())),
         "the argument is log α already, and the sigmoid takes log α, not α.",
     )
     require(
@@ -56,7 +60,11 @@ def local_noise(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     theta, log_sigma2, x, variances = distinguishable()
     y = call(function, x.repeat(ROWS, 1), theta, log_sigma2)
     require(y.shape == (ROWS, 3), f"expected outputs [N, out] = [{ROWS}, 3], got {list(y.shape)}.")
-    require(bool(y.isfinite().all()), "some of the outputs are NaN or infinite.")
+    require(
+        bool(y.isfinite().all()),
+        "some of the outputs are NaN or infinite. Of what is the root taken? The variance is Σ σⱼ² xⱼ², with "
+        "σ² = exp(log σ²), and never negative.",
+    )
     require(
         len(y.unique(dim=0)) > 1,
         "all examples get the same output for the same input. Either there is no noise, or one draw of the weights serves "

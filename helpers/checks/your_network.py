@@ -1,6 +1,7 @@
 """Checks of the exercises in notebook 10."""
 
 import copy
+import math
 from collections.abc import Callable
 from itertools import combinations
 
@@ -27,7 +28,8 @@ def network_with_statistics(x: Tensor) -> tuple[nn.Sequential, dict[str, float]]
                 layer.weight.mul_(4)
         right, *others = (of := candidates(model, x)).values()
         apart = all(abs(a - b) > 0.1 * max(a, b) for a, b in combinations(others, 2))
-        if right > 0.3 and apart and all(abs(other - right) > 0.25 * right for other in others):
+        apart = apart and all(abs(other - right) > 0.25 * right for other in others)
+        if right > 0.3 and apart and predictors.standard(model, x).min() > 1e-30:  # of which the ratio to it is finite
             return model, of
 
 
@@ -68,7 +70,11 @@ def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     model, of = network_with_statistics(x)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rates = gates.rates(model)
-    of_one_mask = bregman.kl(every_prediction(model, x[:1]), predictors.standard(model, x[:1])).flatten()
+    standard, members = predictors.standard(model, x), every_prediction(model, x)
+    of_one_mask = bregman.kl(members, standard)  # [2^6, N]
+    # The input that tells masks apart best, of those where what is added to a probability inside a logarithm hardly counts.
+    row = of_one_mask.std(0).masked_fill(standard.min(-1).values < 1e-5, 0).argmax()
+    one, of_one_mask = x[row : row + 1], of_one_mask[:, row]
     answer = call(function, model, x, m, number=True)
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     require(
@@ -90,13 +96,25 @@ def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
     require(not near(right * len(x)), "this is the sum over the inputs; take their mean.")
     require(abs(answer.item()) > 1e-3 * right, "no unit was dropped: put the layers `nn.Dropout` into training mode.")
     require(not near(-right), "the sign is the wrong way round: KL is never negative.")
+
+    def of_one(values: Tensor) -> bool:
+        once = call(function, model, one, 1, number=True)
+        return bool(torch.isclose(values.double(), once.double(), rtol=1e-3, atol=1e-5).any())
+
     nearest = min(of, key=lambda name: abs(answer.item() - of[name]))
     require(nearest == "right" or not near(of[nearest]), nearest)
+    entropy = Categorical(members.mean(0)).entropy().mean().item()
+    for value, slip in (
+        (right / members.shape[-1], "this is the mean over inputs and classes: sum over the classes first."),
+        (right + entropy, "this is the cross-entropy; KL has the entropy of the ideal taken off."),
+    ):
+        require(near(right) or not near(value), slip)
+    if near(right / math.log(2)) and not near(right):
+        require(not of_one(of_one_mask / math.log(2)), "this is in bits; use the natural logarithm.")
     require(near(right), f"with all masks it is {right:.3f} nats, and your answer is {answer.item():.3f}.")
     for _ in range(5):  # the mean of two masks may be that of one by chance, but hardly every time
-        once = call(function, model, x[:1], 1, number=True)
         require(
-            bool(torch.isclose(of_one_mask.double(), once.double(), rtol=1e-3, atol=1e-5).any()),
+            of_one(of_one_mask),
             "with m = 1 the ideal should be the prediction under one mask, and is not: draw m masks, neither more nor fewer.",
         )
     print("Correct: your gap agrees with the enumeration of all masks, and the network is as it was.")
@@ -105,12 +123,19 @@ def gap(function: Callable[[nn.Module, Tensor, int], Tensor]) -> None:
 @exercise
 def risk(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """Check ``function(q, labels, coverage)``: the share of wrong answers among the surest inputs, a scalar."""
-    n = 200
-    q = (torch.randn(n, 5) * torch.rand(n, 1) * 4).double().softmax(-1)
-    labels = torch.where(torch.rand(n) < q.max(-1).values, q.argmax(-1), torch.randint(5, (n,)))
-    order = Categorical(q).entropy().argsort()
-    labels[order[0]] = (q[order[0]].argmax() + 1) % 5  # so that one input more or less always makes a difference
-    wrong = (q.argmax(-1) != labels).double()
+    n, ranked_otherwise = 200, [torch.zeros(())]
+    while min(ranked_otherwise) == 0:  # until it makes a difference by what the inputs are ranked
+        q = (torch.randn(n, 5) * torch.rand(n, 1) * 4).double().softmax(-1)
+        labels = torch.where(torch.rand(n) < q.max(-1).values, q.argmax(-1), torch.randint(5, (n,)))
+        order = Categorical(q).entropy().argsort()
+        labels[order[0]] = (q[order[0]].argmax() + 1) % 5  # so that one input more or less always makes a difference
+        wrong = (q.argmax(-1) != labels).double()
+        first, second = q.topk(2).values.T
+        others = {
+            "the largest probability": first.argsort(descending=True),
+            "the lead of the first class": (second - first).argsort(),
+        }
+        ranked_otherwise = [(wrong[other[:67]].sum() - wrong[order[:67]].sum()).abs() for other in others.values()]
     for coverage in (0.333, 0.202, 1.0):  # of 200 inputs the first is to be rounded up, the second down
         k = round(coverage * n)
         answer = call(function, q, labels, coverage, number=True)
@@ -126,6 +151,8 @@ def risk(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
         require(right or not same(100 * expected), "this is in %; return a share between 0 and 1.")
         require(right or not same(wrong[order[:k]].sum() / n), "divide by the number of inputs kept, not by all N.")
         require(right or not same(wrong.mean()), "this is the error on all inputs; keep the surest alone.")
+        for by, other in others.items():
+            require(right or not same(wrong[other[:k]].mean()), f"the inputs are ranked by {by}; {surest}.")
         for kept in (k - 1, k + 1):
             require(
                 right or not same(wrong[order[:kept]].mean()),
