@@ -47,6 +47,10 @@ def read(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
 
 
+def test_all_networks_that_are_kept_together_stay_small():
+    assert sum(path.stat().st_size for path in (ROOT / "data" / "weights").iterdir()) < 25e6
+
+
 # ---- requirements.lock --------------------------------------------------------------------------------------------
 
 

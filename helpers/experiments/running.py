@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from filelock import Timeout
-from torch import nn
+from torch import Tensor, nn
 
 from helpers import compression, datasets, distillation, evaluation, files, gates, networks, predictors, training
 from helpers.datasets import Data
@@ -342,12 +342,18 @@ def common(run: Run, progress: bool) -> dict:
 
 
 def keep(run: Run, teacher: nn.Module, student: nn.Module, folder: Path) -> None:
-    """Write the weights of the teacher and of the student to ``weights`` in `folder`, for the notebooks to open."""
+    """Write the weights of the teacher and of the student to ``weights`` in `folder`, for the notebooks to open.
+
+    The student's are rounded to float16, half as long: no other run starts from them.
+    """
     from safetensors.torch import save
 
-    for name, network in ((run.teacher, teacher), (run.name, student)):
-        state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-        files.write(weights(name, folder), save(state))
+    def content(network: nn.Module) -> dict[str, Tensor]:
+        return {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+
+    rounded = {key: value.half() if value.is_floating_point() else value for key, value in content(student).items()}
+    files.write(weights(run.teacher, folder), save(content(teacher)))
+    files.write(weights(run.name, folder), save(rounded))
 
 
 def commit() -> str:
