@@ -152,7 +152,7 @@ titles = {"figure-3-left": "the penultimate layer shrinks", "figure-3-right": "b
 plots.figure_3({titles[side]: (curves[side], parameters[side]) for side in curves}, teacher)
 
 # %% [markdown]
-# *Test error against the share of parameters that is left.* With 500 test digits an error of 2 % has a standard error
+# *Test error against the share of parameters that is left; both axes are logarithmic.* With 500 test digits an error of 2 % has a standard error
 # of 0.6 percentage points, so that only a large difference says something. There is one: the network with 8 units in
 # both layers that was trained with dropout, at the left end of the right figure. The others are less than two standard
 # errors wide. In numbers:
@@ -176,7 +176,8 @@ found = {
     "60 epochs from a rate of 0.05": curves["figure-3-right"]["distilled"][8][0],
     "30 epochs from a rate of 0.01": perform(run, progress=False, folder=Path(scratch.name))["metrics"]["distilled"],
 }
-pd.DataFrame.from_dict(found, orient="index")[["error", "KL to ideal"]].round(3)
+compared = pd.DataFrame.from_dict(found, orient="index")[["error", "KL to ideal"]]
+compared.round({"error": 1, "KL to ideal": 3}).set_axis(["error [%]", "KL to ideal [nats]"], axis="columns")
 
 # %% tags=["nbval-check-output"]
 right = {
@@ -271,7 +272,8 @@ figure("error")
 figure("KL to ideal")
 
 # %% [markdown]
-# *Test error, and distance to the ideal, of small networks. The lines are the predictors of the whole teacher.*
+# *Test error, and distance to the ideal, of small networks; all axes are logarithmic. The lines are the predictors of
+# the whole teacher.*
 # In numbers:
 
 # %%
