@@ -181,7 +181,7 @@ for name, predictor in left.index:
 plots.against_paper(cells, shorter)
 
 # %% [markdown]
-# *Our test errors against the published ones. On the dashed line they agree.*
+# *Test errors: ours are filled, the published ones hollow, and a line joins those that belong together.*
 #
 # How much is a published error worth? AllConv has been trained and distilled by a second group, too (Ma, Gao, Hu,
 # Yu, Deng and Hovy: *Dropout with Expectation-linear Regularization*, ICLR 2017). Their ± stands beside weight scaling as

@@ -79,33 +79,27 @@ def by_masks(curves: Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]], 
 
 
 def against_paper(cells: Sequence[tuple[str, str, float, float]], epochs: Mapping[str, str]) -> Figure:
-    """Our errors against the paper's.
+    """Our errors and the paper's: a line for each predictor of a row, from the published error to ours.
 
     Parameters
     ----------
-    cells : one point for each (row, predictor, published error [%], ours [%]).
+    cells : one line for each (row, predictor, published error [%], ours [%]), row after row.
     epochs : {row: "26 of 260"} for rows whose schedule was shorter than the paper's, which say so.
     """
-    figure = Figure(figsize=(5.2, 4.6), layout="tight")
+    rows, names = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
+    figure = Figure(figsize=(7, 0.8 + 0.75 * len(rows)), layout="tight")
     axis = figure.subplots()
-    values = [value for cell in cells for value in cell[2:]]
-    ends = [0.8 * min(values), 1.25 * max(values)]
-    nested = {  # where all agree, each is seen inside the other
-        name: {"facecolor": "none", "edgecolor": COLOURS[name], "marker": MARKERS[name], "s": size, "linewidth": 1.6}
-        for name, size in {"standard": 110, "Monte Carlo": 45, "distilled": 18}.items()
-    }
-    axis.plot(ends, ends, color="0.6", linestyle="--", linewidth=1)
     for row, name, published, ours in cells:
-        axis.scatter(published, ours, zorder=3, **nested[name])
-        if name == "standard":
-            beside = {"xytext": (8, -4)} if published**2 < ends[0] * ends[1] else {"xytext": (-12, 4), "ha": "right"}
-            text = f"{row}\n({epochs[row]} epochs)" if row in epochs else row
-            axis.annotate(text, (published, ours), textcoords="offset points", fontsize=9, **beside)
-    for name in dict.fromkeys(cell[1] for cell in cells):
-        axis.scatter([], [], label=name, **nested[name])
-    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+        height = rows.index(row) + 0.25 * (names.index(name) - (len(names) - 1) / 2)
+        axis.plot([published, ours], [height, height], color=COLOURS[name], linewidth=1)
+        axis.plot(published, height, color=COLOURS[name], marker=MARKERS[name], markerfacecolor="white")
+        axis.plot(ours, height, color=COLOURS[name], marker=MARKERS[name])
+    for name in names:
+        axis.plot([], [], color=COLOURS[name], marker=MARKERS[name], linestyle="", label=name)
+    axis.plot([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="", label="the same, published")
+    axis.set(xscale="log", ylim=(len(rows) - 0.5, -0.5), xlabel="test error [%]")
+    axis.set_yticks(range(len(rows)), [f"{row}\n({epochs[row]} epochs)" if row in epochs else row for row in rows])
     plain_numbers(axis)
-    axis.set(xlabel="published test error [%]", ylabel="test error here [%]")
-    axis.legend(frameon=False)
-    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, loc="upper right")
+    axis.grid(axis="x", alpha=0.25)
     return figure
