@@ -56,7 +56,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
     *hidden, (last_name, last) = unnested(model)
     mean, var = x, None
     for name, layer in hidden:
-        if var is None and not gates.stochastic_layers(layer):
+        if var is None and not any(map(gates.is_stochastic, layer.modules())):
             mean = layer(mean)
         else:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)

@@ -140,7 +140,7 @@ def reached(start: Iterable[fx.Node], nodes: Iterable[fx.Node]) -> list[fx.Node]
 def draws(node: fx.Node, network: nn.Module) -> bool:
     """Whether `node` draws gates."""
     if node.op == "call_module":
-        return bool(gates.stochastic_layers(network.get_submodule(node.target)))
+        return any(map(gates.is_stochastic, network.get_submodule(node.target).modules()))
     return node.target in functional.DRAWING
 
 
