@@ -45,17 +45,6 @@ def graphs_are_compiled():
     assert statistics["unique_graphs"] > before
 
 
-def compiled_in_place(model, **how):
-    """`model`, which is compiled when it is next called, as `nn.Module.compile` does it: that passes over an
-    `nn.Sequential` in PyTorch 2.6 to 2.13."""
-
-    def call(*args, **kwargs):
-        return model._call_impl(*args, **kwargs)
-
-    model._compiled_call_impl = torch.compile(call, **how)
-    return model
-
-
 @pytest.fixture(scope="session")
 def chromium():
     """A headless Chromium: the system's, or the one that Playwright installed. Without one the test is skipped."""

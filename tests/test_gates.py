@@ -13,7 +13,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 from torchvision.ops import StochasticDepth
 
 from helpers import gates
-from tests.conftest import compiled_in_place, graphs_are_compiled
+from helpers.experiments.running import compile_whole
+from tests.conftest import graphs_are_compiled
 
 DRAWS = {
     "Dropout": nn.Dropout(0.5),
@@ -386,7 +387,7 @@ def test_each_mask_has_the_product_of_its_gates_probabilities(rates):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("compiled_by", [torch.compile, compiled_in_place])
+@pytest.mark.parametrize("compiled_by", [torch.compile, lambda model, **how: compile_whole(model, **how) or model])
 def test_masks_reach_a_network_that_was_compiled_and_run_before(compiled_by):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()

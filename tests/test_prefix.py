@@ -16,7 +16,8 @@ from torchvision.ops import StochasticDepth
 
 from helpers import gates, networks, predictors, prefix
 from helpers.dropconnect import DropConnect
-from tests.conftest import compiled_in_place, graphs_are_compiled
+from helpers.experiments.running import compile_whole
+from tests.conftest import graphs_are_compiled
 
 K = 3
 
@@ -685,7 +686,7 @@ def test_a_compiled_network_is_halved_as_it_was_before():
     model, x = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)), torch.randn(4, 5)
     with torch.no_grad():
         expected = model[:2](x)
-    compiled_in_place(model, backend="aot_eager")  # which draws other numbers
+    compile_whole(model, backend="aot_eager")  # which draws other numbers
     with gates.sampling(model):
         with graphs_are_compiled(), torch.no_grad():
             model(x)

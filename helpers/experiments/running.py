@@ -310,8 +310,8 @@ def compiled(network: nn.Module) -> nn.Module:
     return network
 
 
-def compile_whole(network: nn.Module) -> None:
-    """Have `network` compiled when it first runs; the names of its parameters stay.
+def compile_whole(network: nn.Module, **how) -> None:
+    """Have `network` compiled when it first runs, as `torch.compile` is told; the names of its parameters stay.
 
     As `nn.Module.compile`, but through a function of our own: some releases of PyTorch, 2.6 and 2.11 among them, pass over an
     `nn.Sequential` of which only PyTorch's own code is called, and say nothing.
@@ -323,7 +323,7 @@ def compile_whole(network: nn.Module) -> None:
     def call(*args, **kwargs):
         return network._call_impl(*args, **kwargs)
 
-    network._compiled_call_impl = torch.compile(call)
+    network._compiled_call_impl = torch.compile(call, **how)
 
 
 def mirroring(run: Run) -> list[datasets.Perturbation]:
