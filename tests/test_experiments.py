@@ -142,6 +142,26 @@ def test_the_trials_of_a_small_student_share_the_teacher_and_the_size(side, size
     assert tried == {(S, *lr) for S in ("perturbed", "train") for lr in ((0.005, 0.0005), (0.05, 0.005))}
 
 
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("figure-3-right.cifar10-quick.labels-6.2.full", [("labels-6", 2)]),
+        ("figure-3-left.cifar10-quick.labels-6", []),  # there are labels-64
+        ("table-1.CIFAR10 Quick", [("perturbed", 1), ("perturbed", 2), ("train", 1), ("unseen", 1)]),
+        ("cifar10-quick", [("perturbed", 1), ("perturbed", 2), ("train", 1), ("unseen", 1)]),
+    ],
+)
+def test_runs_are_named_one_by_one_and_by_how_their_names_begin(name, runs, monkeypatch):
+    monkeypatch.setattr(declared, "EXPERIMENTS", EXPERIMENTS)
+    if runs:
+        found = declared.declared([name], "full", 2)
+        assert [(run.variant, run.repetition) for run in found] == runs
+        assert declared.declared([name, found[-1].name], "full", 2) == found
+    else:
+        with pytest.raises(ValueError, match="did you mean"):
+            declared.declared([name])
+
+
 def test_no_two_runs_have_one_name():
     runs = [run for experiment in EXPERIMENTS.values() for run in experiment("full")]
     by_name = {run.name: run for run in runs}

@@ -54,7 +54,8 @@ def argument_parser() -> argparse.ArgumentParser:
     of_all.add_argument("--profile", choices=PROFILES, default="full", help="short: a tenth of the epochs")
     of_all.add_argument("--folder", type=Path, default=records.DATA, help="for records, weights and checkpoints")
     of_some = argparse.ArgumentParser(add_help=False)
-    of_some.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(EXPERIMENTS)}")
+    what = "an experiment, a run that `list` prints, or the beginning of its name up to a dot"
+    of_some.add_argument("names", nargs="*", metavar="NAME", help=f"{what}; default: all of {', '.join(EXPERIMENTS)}")
     of_some.add_argument(
         "--repetitions", type=int, help=f"of each; default: {REPETITIONS}, or the splits of a data set"
     )
@@ -72,11 +73,10 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def named(asked: argparse.Namespace) -> list[Run]:
-    """The runs of the experiments whose names were given."""
-    runs = declared(asked.names, asked.profile, asked.repetitions)
+    """The runs whose names, or whose experiments' names, were given."""
     if asked.repetitions is not None:
         require_positive("--repetitions", asked.repetitions)
-    return runs
+    return declared(asked.names, asked.profile, asked.repetitions)
 
 
 def require_place_of_its_own(asked: argparse.Namespace) -> None:

@@ -253,18 +253,26 @@ EXPERIMENTS = {
 
 
 def declared(names: Iterable[str], profile: str = "full", repetitions: int | None = None) -> list[Run]:
-    """The runs of the experiments called `names` ("MNIST LeNet", "mnist-lenet", "figure-3-left"); of all for none. Of each
-    there are `repetitions`, or as many as its experiment has by default, unless it has only one.
+    """The runs called `names`; all for none.
+
+    A name is an experiment's ("MNIST LeNet", "mnist-lenet", "figure-3-left"), a run's, or how runs' names begin, up to one
+    of their dots ("figure-3-right.cifar10-quick.labels-6"). Of each experiment there are `repetitions`, or as many as it has
+    by default, unless it has only one.
 
     Raises
     ------
     ValueError : for a name that is none, with the nearest one that is.
     """
-    slugs = [name.lower().replace(" ", "-") for name in names]
-    for slug in slugs:
-        if slug not in EXPERIMENTS:
-            near = difflib.get_close_matches(slug, EXPERIMENTS, n=1, cutoff=0)[0]
-            raise ValueError(f"there is no {slug!r}; did you mean {near!r}? There are {', '.join(EXPERIMENTS)}")
     how = (profile,) if repetitions is None else (profile, repetitions)
-    runs = [run for slug in slugs or EXPERIMENTS for run in EXPERIMENTS[slug](*how)]
-    return list({run.name: run for run in runs}.values())
+    of = {experiment: runs(*how) for experiment, runs in EXPERIMENTS.items()}
+    every = {run.name: run for runs in of.values() for run in runs}
+    found = {}
+    for name in [name.lower().replace(" ", "-") for name in names] or of:
+        runs = of.get(name) or [run for run in every.values() if f"{run.name}.".startswith(f"{name}.")]
+        if not runs:
+            near = difflib.get_close_matches(name, [*of, *every], n=1, cutoff=0)[0]
+            raise ValueError(
+                f"there is no {name!r}; did you mean {near!r}? There are {', '.join(of)}, and the runs that `list` prints"
+            )
+        found |= {run.name: run for run in runs}
+    return list(found.values())
