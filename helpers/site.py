@@ -160,7 +160,8 @@ STYLE = """
 .formula, .results, .cell_output { overflow-x: auto; }
 .formula { margin: 1em 0; }
 .results table, .cell_output table { font-size: 0.85em; white-space: nowrap; }
-.results td, .results th { padding: 0 0.6em; text-align: left; }
+:is(.results, .cell_output) :is(td, th) { padding: 0 0.6em; text-align: right; }
+:is(.results, .cell_output) tbody th { text-align: left; }
 @media (max-width: 40rem) {
     h1 { font-size: 1.8rem; }
     h2 { font-size: 1.4rem; }
