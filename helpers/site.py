@@ -99,7 +99,7 @@ def results() -> str:
     all_runs = [run for profile in PROFILES for run in declared((), profile)]
     parts.append(records.origin(records.contents(all_runs)))
     for title, table in RESULTS.items():
-        html = table().to_html(border=0, na_rep="", classes="dataframe")
+        html = table().to_html(border=0, na_rep="", float_format="{:.2f}".format)
         parts += [f"## {title}", f'<div class="results" tabindex="0">\n{html}\n</div>']
     return "\n\n".join(parts) + "\n"
 
@@ -155,15 +155,15 @@ def display_math(writer: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-# What is wider than a phone is scrolled by itself, and a figure keeps a size at which it can be read. Code is broken where
-# it is too wide: of a line that ends outside the page nobody sees that it goes on.
+# What is wider than a phone is scrolled by itself, and a figure keeps a size at which it can be read. Code and printed lines
+# are broken where they are too wide: of a line that ends outside the page nobody sees that it goes on.
 STYLE = """
-.cell_input pre { font-size: 0.8em; white-space: pre-wrap; overflow-wrap: break-word; }
+:is(.cell_input, .cell_output) pre { font-size: 0.8em; white-space: pre-wrap; overflow-wrap: break-word; }
 .formula, .results, .cell_output { overflow-x: auto; }
 .formula { margin: 1em 0; }
 .results table, .cell_output table { font-size: 0.85em; white-space: nowrap; }
-:is(.results, .cell_output) :is(td, th) { padding: 0 0.6em; text-align: right; }
-:is(.results, .cell_output) tbody th { text-align: left; }
+:is(.results, .cell_output) :is(td, th) { padding: 0 0.6em; }
+table.dataframe td { text-align: right; }
 @media (max-width: 40rem) {
     h1 { font-size: 1.8rem; }
     h2 { font-size: 1.4rem; }
