@@ -164,6 +164,7 @@ STYLE = """
 .results table, .cell_output table { font-size: 0.85em; white-space: nowrap; }
 :is(.results, .cell_output) :is(td, th) { padding: 0 0.6em; }
 table.dataframe td { text-align: right; }
+table.dataframe thead th { vertical-align: bottom; white-space: normal; }
 @media (max-width: 40rem) {
     h1 { font-size: 1.8rem; }
     h2 { font-size: 1.4rem; }
