@@ -107,7 +107,7 @@ def hooks(module: nn.Module) -> list[Callable]:
     return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
 
 
-def has_hooks(module: nn.Module, but: tuple[type, ...] = ()) -> bool:
+def is_modified(module: nn.Module, but: tuple[type, ...] = ()) -> bool:
     """Whether somebody's code is called before, after or in the place of the forward of `module`, other than hooks of the
     kinds `but`."""
     return "forward" in vars(module) or any(not isinstance(hook, but) for hook in hooks(module))

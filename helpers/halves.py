@@ -75,7 +75,7 @@ def is_cheap_gate(layer: nn.Module, x: Any) -> bool:
     """Whether `layer` makes of copies of `x` what `masks.dropped_copies` makes of `x`."""
     if type(layer) is not nn.Dropout or not (layer.training and 0 < layer.p <= masks.HIGHEST):
         return False
-    if functional.has_hooks(layer):
+    if functional.is_modified(layer):
         return False
     if not isinstance(x, Tensor) or x.device.type != "cpu" or not x.is_floating_point():
         return False

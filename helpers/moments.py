@@ -21,7 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from helpers import gates
-from helpers.functional import has_hooks
+from helpers.functional import is_modified
 
 Moments = tuple[Tensor, Tensor]
 
@@ -60,7 +60,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
             mean = layer(mean)
         else:
             mean, var = through(name, layer, mean, torch.zeros_like(mean) if var is None else var)
-    if type(last).forward is not nn.Linear.forward or has_hooks(last, but=OF_WEIGHTS):
+    if type(last).forward is not nn.Linear.forward or is_modified(last, but=OF_WEIGHTS):
         raise no_closed_form(last_name, last)
     logits = last(mean)  # first, as in `through`
     return logits, (last.weight * var.unsqueeze(-2)) @ last.weight.T
@@ -68,7 +68,7 @@ def logit_moments(model: nn.Module, x: Tensor) -> Moments:
 
 def through(name: str, layer: nn.Module, mean: Tensor, var: Tensor) -> Moments:
     """Means and variances [N, ...] of what leaves `layer`, from those of what enters it."""
-    if has_hooks(layer, but=OF_WEIGHTS):  # a hook may make anything of a mean, and nothing of a variance
+    if is_modified(layer, but=OF_WEIGHTS):  # what is called may make anything of a mean, and nothing of a variance
         raise no_closed_form(name, layer)
     match type(layer).forward:  # rather than its type: subclasses may add something, such as gates
         # Variances go through the same layer with squared weights and no bias. The mean goes first: it is what computes

@@ -82,7 +82,7 @@ class Tracer(fx.Tracer):
     """Takes layers of PyTorch, layers that draw, and modules with hooks as they are, and looks into all others."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        if functional.has_hooks(module) or super().is_leaf_module(module, name):
+        if functional.is_modified(module) or super().is_leaf_module(module, name):
             return True
         return gates.is_stochastic(module) and not (functional.drops_in_forward(module) and any(module.children()))
 

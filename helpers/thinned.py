@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from helpers.functional import has_hooks
+from helpers.functional import is_modified
 
 # Functions of each unit alone, so that it makes no difference whether units are left out before or after.
 ACTIVATIONS = (
@@ -27,7 +27,8 @@ def require_thinnable(layers: Sequence[nn.Module] | None) -> None:
     Raises
     ------
     TypeError : if there is anything but `nn.Dropout`, `nn.Linear` and activations; if a gate's units are not left out by
-        a linear layer, because an activation makes something else of their zeros, or because they are the outputs; if a layer has a hook.
+        a linear layer, because an activation makes something else of their zeros, or because they are the outputs; if a
+        layer has a hook, or a forward that was put in place of its own.
     """
     if layers is None:
         raise TypeError(
@@ -41,8 +42,11 @@ def require_thinnable(layers: Sequence[nn.Module] | None) -> None:
                 f"masks cannot be shared in a network with {type(layer).__name__} after its first gate, only where there are "
                 "nn.Dropout, nn.Linear and activations of single units: leave out shared_masks."
             )
-        if has_hooks(layer):
-            raise TypeError(f"a {type(layer).__name__} has a hook, which expects all units: leave out shared_masks.")
+        if is_modified(layer):
+            raise TypeError(
+                f"a {type(layer).__name__} has a hook, or a forward put in place of its own, which may expect all units: "
+                "leave out shared_masks."
+            )
         if left_out and isinstance(layer, ACTIVATIONS) and layer(torch.zeros(1)).any():
             raise TypeError(
                 f"{type(layer).__name__} makes something of units that are dropped: leave out shared_masks."

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.functional import has_hooks
+from helpers.functional import is_modified
 from helpers.masks import laid_out_like
 
 LIMIT = 8.0  # log α is clipped to ±8: beyond that the divergence is flat or its approximation has nothing to say
@@ -208,8 +208,9 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
 
     Raises
     ------
-    ValueError : if there is nothing in `model` to make variational, or if what is has a hook, computes its weight (as
-        pruning and the older `weight_norm` do), or shares a parameter with another layer.
+    ValueError : if there is nothing in `model` to make variational, or if what is has a hook, or a forward that was put in
+        place of its own, or computes its weight (as pruning and the older `weight_norm` do), or shares a parameter with
+        another layer.
     """
 
     def change(layer: nn.Module) -> nn.Module:
@@ -227,10 +228,11 @@ def variational(model: nn.Module, kinds: Kinds = KINDS) -> nn.Module:
 
 def require_plain(layer: nn.Module) -> None:
     """Raise ValueError if `layer` is more than its parameters: a variational one would know nothing of the rest."""
-    if has_hooks(layer) or not isinstance(layer.weight, nn.Parameter):
+    if is_modified(layer) or not isinstance(layer.weight, nn.Parameter):
         raise ValueError(
-            f"{layer} has a hook, or computes its weight from other parameters. Make it a plain layer first: "
-            "torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, or the handle's remove()."
+            f"{layer} has a hook or a forward put in place of its own, or computes its weight from other parameters. Make it "
+            "a plain layer first: torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, the handle's remove(), or "
+            "del layer.forward."
         )
 
 

@@ -182,7 +182,7 @@ def hooked():
         (nn.Sequential(nn.Linear(6, 6), DropConnect(6, K)), (6,), "with DropConnect after"),
         (nn.Sequential(nn.Dropout(0.5), nn.Linear(6, K)), (2, 6), r"not \[5, 2, 6\]"),
         (TwoHeads(), (6,), "is another"),
-        (hooked(), (6,), "a Linear has a hook"),
+        (hooked(), (6,), "a Linear has a hook, or a forward put in place of its own"),
         (nn.Sequential(nn.Dropout(0.5), nn.Sigmoid(), nn.Linear(6, K)), (6,), "Sigmoid makes something of units"),
         (nn.Sequential(nn.Dropout(0.5), nn.Linear(6, K), nn.Dropout(0.5)), (6,), "outputs themselves are dropped"),
     ],

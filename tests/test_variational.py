@@ -370,6 +370,12 @@ def has_a_hook():
     return layer
 
 
+def with_another_forward():
+    layer = nn.Linear(4, 3)
+    layer.forward = lambda x: 2 * x[..., :3]
+    return layer
+
+
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 @pytest.mark.parametrize(
     "layer",
@@ -377,10 +383,11 @@ def has_a_hook():
         has_a_hook,
         lambda: prune.l1_unstructured(nn.Linear(4, 3), "weight", 0.5),
         lambda: nn.utils.weight_norm(nn.Linear(4, 3)),
+        with_another_forward,
     ],
-    ids=["hook", "pruned", "weight norm"],
+    ids=["hook", "pruned", "weight norm", "forward"],
 )
 def test_a_layer_that_is_more_than_its_parameters_is_refused(layer):
     """Its posterior would not be trained, or would be another layer's."""
-    with pytest.raises(ValueError, match="has a hook, or computes its weight"):
+    with pytest.raises(ValueError, match="has a hook or a forward put in place of its own, or computes its weight"):
         variational.variational(nn.Sequential(layer()))
