@@ -158,7 +158,7 @@ def display_math(writer: HTML5Translator, node: nodes.math_block) -> None:
 # What is wider than a phone is scrolled by itself, and a figure keeps a size at which it can be read. Code and printed lines
 # are broken where they are too wide: of a line that ends outside the page nobody sees that it goes on.
 STYLE = """
-:is(.cell_input, .cell_output) pre { font-size: 0.8em; white-space: pre-wrap; overflow-wrap: break-word; }
+.highlight pre { font-size: 0.8em; white-space: pre-wrap; overflow-wrap: break-word; }
 .formula, .results, .cell_output { overflow-x: auto; }
 .formula { margin: 1em 0; }
 .results table, .cell_output table { font-size: 0.85em; white-space: nowrap; }
