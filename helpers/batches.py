@@ -94,7 +94,10 @@ def unlabelled(inputs: Tensor | Dataset | DataLoader, batch_size: int) -> Unlabe
         require_finite(inputs)
         return Unlabelled(Shuffled(inputs, batch_size=batch_size), finite=True)
     if not isinstance(inputs, Dataset | DataLoader):
-        raise TypeError(f"expected a tensor [N, ...], a Dataset or a DataLoader of inputs, not {type(inputs).__name__}")
+        raise TypeError(
+            f"expected a tensor [N, ...], a Dataset or a DataLoader of inputs, not {type(inputs).__name__}: make one tensor of "
+            "it (torch.stack, torch.from_numpy), or of several inputs a torch.utils.data.StackDataset(name=a, other=b)."
+        )
     if isinstance(inputs, Dataset):
         if isinstance(inputs, IterableDataset):
             inputs = DataLoader(inputs, batch_size)
@@ -133,7 +136,8 @@ def inputs_of(batch: Any) -> Inputs:
         return x
     raise TypeError(
         f"cannot tell the inputs in a batch of {shape_of(batch)}: expected a tensor [n, ...], or a pair of inputs [n, ...] "
-        "and labels [n], which are ignored. Let the loader yield inputs alone; several of them in a dictionary, for "
+        "and labels [n], which are ignored. Let the loader yield inputs alone, for example with "
+        "collate_fn=lambda rows: torch.stack([x for x, *_ in rows]); several of them in a dictionary, for "
         "model(**batch), or as a tuple in the place of the input, ((a, b), labels), for model(a, b)."
     )
 

@@ -14,9 +14,17 @@ from helpers import bregman, checkpoints, gates
 from helpers.batches import unlabelled
 from helpers.draws import require_draws
 from helpers.functional import of_pytorch, runs_own_code
-from helpers.inputs import Inputs, call, device_of, each, require_positive
+from helpers.inputs import Inputs, call, device_of, each, require_positive, size
 from helpers.precision import mixed_precision
-from helpers.predictors import Output, explained, full_precision, predictions, require_logits, softmax
+from helpers.predictors import (
+    Output,
+    explained,
+    full_precision,
+    predictions,
+    require_examples_first,
+    require_logits,
+    softmax,
+)
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, length, not_finite
 
@@ -50,7 +58,7 @@ def distill(
     distance to the ideal predictor (Theorem 1), which never has to be computed.
 
     The teacher samples its gates and nothing else: its BatchNorm and the like stay in eval mode, its parameters and
-    buffers do not change, and its modes are put back at the end.
+    buffers do not change (but for what its own code changes in eval mode), and its modes are put back at the end.
 
     Parameters
     ----------
@@ -63,10 +71,12 @@ def distill(
         learns, in eval mode it is frozen. Default: a copy of the teacher with its dropout removed, in eval mode, of which
         all parameters are trained, those that are frozen in the teacher, too. Where the teacher calls `F.dropout` in its
         forward, that copy is deterministic in eval mode only: in training mode it would drop again.
-    loss : ℓ(y [n, K], ŷ [n, K]) -> [n], of the teacher's and the student's predictions.
+    loss : ℓ(y [n, K], ŷ [n, K]) -> [n], of the teacher's and the student's predictions, as those in `bregman`. (PyTorch's
+        own take them in the other order, and return the mean.)
     epochs : times that every example is seen.
-    lr : learning rate: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}. The
-        paper starts from the last rate that the teacher was trained with.
+    lr : learning rate of SGD: a number, used for two thirds of the epochs and then divided by ten, or {epoch: rate}. The
+        paper starts from the last rate that the teacher was trained with. After Adam, whose rates are no guide, try 1e-2;
+        how near the student has come is its distance to `predictors.monte_carlo` (notebook 10).
     batch_size : m in Algorithm 2; a DataLoader has its own.
     momentum, weight_decay : of SGD; `weight_decay` is λ in the penalty λ/2 ‖Ω‖².
     perturb : from a batch [n, ...] (or a dictionary or tuple) to the batch that the networks see, called in each step on
@@ -92,8 +102,9 @@ def distill(
     Raises
     ------
     ValueError : if the teacher has no dropout, the student draws random numbers, or training it would change the
-        teacher; if their outputs differ in shape, or are no logits while `output` is the softmax; if there are no
-        examples, or one holds NaN or infinity; if a checkpoint is damaged or belongs to another run.
+        teacher; if their outputs differ in shape, are not one for each example, or are no logits while `output` is the
+        softmax; if the loss is not one number for each prediction; if there are no examples, or one holds NaN or infinity;
+        if a checkpoint is damaged or belongs to another run.
     TypeError : if it is not plain what the inputs in a batch are, if they are numbers of another type than the networks
         compute with, or if a network returns no tensor while `output` is the softmax.
     FloatingPointError : if the loss diverges.
@@ -130,6 +141,7 @@ def distill(
         x = each(lambda part: part.detach().to(device, copy=True), x)  # networks may work in place on what they get
         if perturb is not None:
             x = perturb(x)
+        n = size(x)
         with mixed_precision(device, autocast), explained(teacher, x):
             if first:
                 require_draws(teacher, x, partial(predictions, output))
@@ -142,11 +154,15 @@ def distill(
             require_logits(passes[0], output)
             require_logits(logits, output)
             require_same_shape(output(full[0]), output(q))
+            require_examples_first(output(q), n)
             require_classes(output(q))
             require_gradients_of_its_own(output(q), teacher)
-            first = False
         f = sum(output(z) for z in full) / samples
-        return divergence(f, q).mean()
+        losses = divergence(f, q)
+        if first:
+            require_losses(losses, f)
+            first = False
+        return losses.mean()
 
     with gates.sampling_modes(teacher), recurrent_layers_in_training_mode(student):
         descend(
@@ -207,13 +223,33 @@ def require_classes(q: Tensor) -> None:
     """
     Raises
     ------
-    ValueError : if predictions `q` have no dimension of classes, in whose place a loss would take the examples.
+    ValueError : if predictions `q` have no dimension of classes, in whose place a loss would take the examples, or it is not
+        the last.
     """
     if q.ndim < 2:
         raise ValueError(
             f"the predictions compared are {list(q.shape)}, and losses take [n, K]: let the network return [n, 1] and pass "
             "output=torch.sigmoid, which large logits cannot harm, or end `output` with .unsqueeze(-1), for example "
-            "output=lambda z: z.sigmoid().unsqueeze(-1)."
+            "output=lambda z: z.sigmoid().unsqueeze(-1), or output=lambda z: z.unsqueeze(-1) for a regression."
+        )
+    if q.ndim > 2 and sums_to_one(q, 1) and not sums_to_one(q, -1):
+        raise ValueError(
+            f"the predictions compared are {list(q.shape)}, distributions over dimension 1, and losses take classes from the "
+            "last: end `output` with .movedim(1, -1), for example output=lambda z: predictors.softmax(z.movedim(1, -1))."
+        )
+
+
+def sums_to_one(q: Tensor, dim: int) -> bool:
+    return bool(((q.sum(dim) - 1).abs() < 1e-3).all())
+
+
+def require_losses(losses: Tensor, f: Tensor) -> None:
+    """Raise ValueError unless there is one of `losses` for each of the predictions `f`."""
+    if losses.shape != f.shape[:-1]:
+        raise ValueError(
+            f"of predictions {list(f.shape)} the loss returns {list(losses.shape)}, not {list(f.shape[:-1])}: it takes the "
+            "teacher's and the student's, in this order, and returns one number for each, as bregman.kl, bregman.logistic and "
+            "bregman.squared_euclidean do. Losses of PyTorch take them in the other order, and return the mean of all."
         )
 
 
@@ -288,14 +324,15 @@ def copied(model: nn.Module) -> nn.Module:
 
     Raises
     ------
-    ValueError : if it cannot be copied, as a network that keeps what it has computed with gradients.
+    ValueError : if it cannot be copied, as a network that keeps what it has computed with gradients, or an open file.
     """
     try:
         return copy.deepcopy(model)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"the {type(model).__name__} cannot be copied ({error}). If it keeps what it computes (self.h = ..., pruning, "
-            "old weight_norm), call it once under torch.no_grad() first, or make those plain parameters again."
+            "old weight_norm), call it once under torch.no_grad() first, or make those plain parameters again; what is no "
+            "part of the network, such as a lock, an open file or a logger, take out of it (del model.log)."
         ) from error
 
 

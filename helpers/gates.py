@@ -95,10 +95,16 @@ def require_stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
 
     Raises
     ------
-    ValueError : if there are none.
+    ValueError : if there are none, or dropout that is always on.
     """
     layers = stochastic_layers(model)
     if not layers:
+        drops = [m for m in model.modules() if not functional.code_of(m).isdisjoint(functional.DROPOUTS)]
+        if always_on := {type(module).__name__ for module in drops}:
+            raise ValueError(
+                f"{', '.join(sorted(always_on))} drops without asking for self.training, hence in eval mode, too, so that there "
+                "is no deterministic network beside the ensemble: write F.dropout(x, p, self.training), or use nn.Dropout."
+            )
         raise ValueError(
             f"{type(model).__name__} has no dropout in it, so there is no ensemble to average. Looked for nn.Dropout "
             "and its variants, nn.MultiheadAttention, recurrent layers and StochasticDepth with a rate above 0, and for "

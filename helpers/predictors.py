@@ -1,13 +1,15 @@
 """From a gated network f_{Θ,σ} to one prediction: what to do about the gates at test time.
 
 Every predictor takes a network that returns logits [N, K] and inputs [N, ...], and returns probabilities
-[N, K] on the inputs' device. The network's modes, parameters and buffers are left as they were, and no
-gradient is recorded. `output` turns what the network returns into the predictions that are averaged; it is
-the softmax unless the network already returns probabilities, or is a regression (``output=lambda z: z``).
-Inputs are worked through `batch_size` examples at a time: a small batch stays in the processor's cache.
-A network of several inputs gets them as a tuple of tensors, for ``model(a, b)``, or as a dictionary, for
-``model(name=a, other=b)``. Inputs of another type of number than the network computes with are a TypeError, and so
-is a network that returns no tensor, unless `output` takes one out of what it returns.
+[N, K] on the inputs' device. Examples come first in both, and classes last: a network that makes T predictions of each
+example returns [N, T, K], and a recurrent one is made with ``batch_first=True``. The network's modes, parameters and
+buffers are left as they were (but for what its own code changes in eval mode), and no gradient is recorded. `output`
+turns what the network returns into the predictions that are averaged; it is the softmax unless the network already
+returns probabilities, or is a regression (``output=lambda z: z``). Inputs are worked through `batch_size` examples at a
+time: a small batch stays in the processor's cache. A network of several inputs gets them as a tuple of tensors, for
+``model(a, b)``, or as a dictionary, for ``model(name=a, other=b)``. Inputs of another type of number than the network
+computes with are a TypeError, and so is a network that returns no tensor, unless `output` takes one out of what it
+returns. Predictions that are not one for each example are a ValueError.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +49,8 @@ def softmax(logits: Tensor) -> Tensor:
 def standard(model: nn.Module, x: Tensor, *, output: Output = softmax, batch_size: int = BATCH) -> Tensor:
     """Weight scaling: one deterministic pass (Rota Bulò et al. 2016, section 3.1).
 
-    The gates are inverted, so the weights are already scaled and this is the network in eval mode.
+    The gates are inverted, so the weights are already scaled and this is the network in eval mode. (One that calls
+    `F.dropout` without `self.training` drops in eval mode, too: what it returns is one of its gated passes.)
 
     Parameters
     ----------
@@ -225,7 +228,11 @@ def fast_dropout(model: nn.Module, x: Tensor, *, batch_size: int = BATCH) -> Ten
 
     def predict(batch: Tensor) -> Tensor:
         mean, covariance = moments.logit_moments(model, batch)
-        require_logits(mean, softmax)
+        if mean.shape[-1] == 1:
+            raise ValueError(
+                "the network returns one number per example, and fast_dropout averages a softmax: use monte_carlo with "
+                "output=torch.sigmoid."
+            )
         return moments.expected_softmax(mean, covariance)
 
     with gates.deterministic(model), explained(model, x):
@@ -257,7 +264,10 @@ def over_masks(
                 z = halves.passes(values, masks)
                 if total is None:
                     require_logits(z, output)
-                added = full_precision(transform(full_precision(z))).unflatten(0, (masks, n)).sum(0)
+                q = full_precision(transform(full_precision(z)))
+                if total is None:
+                    require_examples_first(q, masks * n)
+                added = q.unflatten(0, (masks, n)).sum(0)
                 total = added if total is None else total + added
             return finish(total / m)
 
@@ -292,7 +302,9 @@ def require_rows_apart(model: nn.Module, x: Inputs, shapes: Mapping[str, torch.S
     def under(*pairs: tuple[int, int]) -> Tensor:
         examples, chosen = map(list, zip(*pairs, strict=True))
         with gates.fixed(model, {name: mask[chosen] for name, mask in masks.items()}), torch.no_grad():
-            return predictions(output, call(model, each(lambda part: part[examples], two)))
+            q = predictions(output, call(model, each(lambda part: part[examples], two)))
+            require_examples_first(q, len(examples))
+            return q
 
     first, last = (0, 0), (size(two) - 1, 1)  # example and mask
     if not same(under(first, last), torch.cat([under(first), under(last)])):
@@ -328,7 +340,12 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
     with torch.no_grad():
         # Copies, since a network may work in place on what it is given.
         batches = (each(lambda part: part.to(device, copy=True), batch) for batch in split(x, batch_size))
-        return torch.cat([predict(batch).to(home) for batch in batches])
+        found = []
+        for batch in batches:
+            q = predict(batch)
+            require_examples_first(q, size(batch))
+            found.append(q.to(home))
+        return torch.cat(found)
 
 
 def first_batch(model: nn.Module, x: Inputs, batch_size: int) -> Inputs:
@@ -361,7 +378,7 @@ def require_logits(z: Any, output: Output) -> None:
     if z.ndim < 2 or z.shape[-1] == 1:
         raise ValueError(
             "the network returns one number per example, of which the softmax is always 1: pass output=torch.sigmoid and "
-            "a loss for that, or output=lambda z: z for a regression."
+            "a loss for that (output=lambda p: p if it ends in a sigmoid), or output=lambda z: z for a regression."
         )
     if z.ndim > 3:
         raise ValueError(
@@ -373,6 +390,16 @@ def require_logits(z: Any, output: Output) -> None:
         raise ValueError(
             "the network returns probabilities (numbers that are not negative and sum to one) where logits are expected, "
             "so that the softmax would be taken twice: pass output=lambda p: p."
+        )
+
+
+def require_examples_first(q: Tensor, n: int) -> None:
+    """Raise ValueError unless predictions `q` have `n` rows, one for each example."""
+    if q.ndim == 0 or len(q) != n:
+        raise ValueError(
+            f"the network's predictions of some examples are {list(q.shape)}, and the first dimension has to be the examples, "
+            "there as in the inputs: recurrent layers and transformers need batch_first=True, and neither .view(-1, K) nor "
+            ".squeeze() may take that dimension away (.squeeze(-1) does not)."
         )
 
 

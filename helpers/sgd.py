@@ -34,7 +34,10 @@ def schedule(lr: LearningRate, epochs: int) -> dict[int, float]:
     Raises
     ------
     ValueError : if a rate is not positive, or no rate is given for epoch 0.
+    TypeError : if `lr` is a list.
     """
+    if isinstance(lr, list | tuple):
+        raise TypeError(f"a learning rate is a number or {{epoch: rate from then on}}, not {lr!r}")
     stages = lr if isinstance(lr, Mapping) else {0: lr, max(1, epochs * 2 // 3): lr / 10}
     stages = {int(start): float(rate) for start, rate in stages.items()}
     if 0 not in stages or min(stages.values()) <= 0:

@@ -435,6 +435,82 @@ def test_probabilities_in_place_of_logits_are_refused(do):
         do(teacher(nn.Linear(K, 1)), X)
 
 
+class TimeFirst(nn.Module):
+    """As PyTorch's recurrent layers are by default: [T, n, D]."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(4, 8, num_layers=2, dropout=0.5), nn.Linear(8, K)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][-1])
+
+
+class Squeezes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.layers(x).squeeze()
+
+
+class RunsTogether(nn.Module):
+    """As some language models return [n T, K]."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, K), nn.Dropout(0.5))
+
+    def forward(self, x):
+        return self.layers(x).view(-1, K)
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        predictors.standard,
+        predictors.monte_carlo,
+        predictors.exact,
+        predictors.geometric,
+        partial(distill, progress=False),
+    ],
+    ids=["standard", "monte_carlo", "exact", "geometric", "distill"],
+)
+@pytest.mark.parametrize(
+    ("model", "x", "how"),
+    [
+        (TimeFirst(), torch.randn(7, 3, 4), {}),
+        (Squeezes(), X[:1], {"output": torch.sigmoid}),
+        (RunsTogether(), torch.randn(2, 3, 4), {}),
+    ],
+    ids=["time first", "squeezed", "run together"],
+)
+def test_predictions_that_are_not_one_for_each_example_are_refused(do, model, x, how):
+    if do is predictors.exact and isinstance(model, TimeFirst):
+        pytest.skip("the gates between recurrent layers cannot be set")
+    if do is predictors.geometric and isinstance(model, Squeezes):
+        pytest.skip("it has its own words for single numbers")
+    with pytest.raises(ValueError, match=r"the first dimension has to be the examples.*batch_first=True"):
+        do(model, x, **how)
+
+
+@pytest.mark.parametrize(
+    "do", [predictors.monte_carlo, partial(distill, progress=False)], ids=["monte_carlo", "distill"]
+)
+def test_dropout_that_is_always_on_is_told_from_none(do):
+    with pytest.raises(ValueError, match=r"AlwaysDrops drops without asking for self.training.*F.dropout\(x, p, self"):
+        do(nn.Sequential(AlwaysDrops()), X)
+
+
+def test_classes_that_are_not_last_are_refused():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout2d(0.5), nn.Conv2d(4, 2, 3, padding=1))
+    how = {"epochs": 1, "progress": False}
+    with pytest.raises(ValueError, match=r"distributions over dimension 1.*movedim\(1, -1\)"):
+        distill(model, images(1, 8, 8), output=lambda z: z.softmax(1), **how)
+    distill(model, images(1, 8, 8), output=lambda z: predictors.softmax(z.movedim(1, -1)), **how)
+
+
 def test_a_student_that_returns_probabilities_is_refused():
     with pytest.raises(ValueError, match="returns probabilities"):
         distill(teacher(), X, student=nn.Sequential(nn.Linear(4, K), nn.Softmax(-1)), progress=False)

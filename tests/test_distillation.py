@@ -1,6 +1,7 @@
 """Algorithm 2 against the same algorithm by hand and against the ideal predictor, and what it leaves as it was."""
 
 import copy
+import threading
 from contextlib import nullcontext
 
 import numpy as np
@@ -498,6 +499,10 @@ WITH_NAN = INPUTS.index_fill(0, torch.tensor([2, 5]), float("nan"))
         ({"samples": 0}, ValueError, "must be at least 1, not 0"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, not 0"),
         ({"lr": -1.0}, ValueError, "learning rates must be positive"),
+        ({"lr": [0.1, 0.01]}, TypeError, r"a number or {epoch: rate from then on}, not \[0.1, 0.01\]"),
+        ({"loss": nn.CrossEntropyLoss()}, ValueError, r"the loss returns \[\], not \[8\].*in the other order"),
+        ({"loss": nn.KLDivLoss(reduction="none")}, ValueError, r"the loss returns \[8, 3\], not \[8\]"),
+        ({"perturb": lambda x: None}, TypeError, "expected a tensor, .* not NoneType"),
         ({"lr": 1e6}, FloatingPointError, "became .* in epoch .*learning rate 1e[+]06 is probably too large"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
     ],
@@ -874,6 +879,13 @@ def test_a_network_that_cannot_be_copied_is_refused_in_words():
     teacher = Remembers(*teacher_network())
     teacher(INPUTS)
     with pytest.raises(ValueError, match=r"cannot be copied .*torch.no_grad"):
+        distill(teacher, INPUTS, **SHORT)
+
+
+def test_a_network_that_holds_what_cannot_be_copied_is_refused_in_words():
+    teacher = teacher_network()
+    teacher.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"cannot be copied .*such as a lock"):
         distill(teacher, INPUTS, **SHORT)
 
 
