@@ -155,12 +155,23 @@ def display_math(writer: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def keep_together(app: Sphinx, page: nodes.document) -> None:
+    """Put each formula and the punctuation behind it into one element: browsers would break the line between them."""
+    for formula in list(page.findall(nodes.math)):
+        line, i = formula.parent, formula.parent.index(formula)
+        behind = line[i + 1] if i + 1 < len(line) else None
+        if isinstance(behind, nodes.Text) and (mark := re.match(r"[^\w\s(\[“‘]+", behind)):
+            kept = nodes.inline("", "", formula, nodes.Text(mark[0]), classes=["kept"])
+            line[i : i + 2] = [kept, nodes.Text(behind[mark.end() :])]
+
+
 # What is wider than a phone is scrolled by itself, and a figure keeps a size at which it can be read. Code and printed lines
 # are broken where they are too wide: of a line that ends outside the page nobody sees that it goes on.
 STYLE = """
 .highlight pre { font-size: 0.8em; white-space: pre-wrap; overflow-wrap: break-word; }
 .formula, .results, .cell_output { overflow-x: auto; }
 .formula { margin: 1em 0; }
+.kept { white-space: nowrap; }
 .results table, .cell_output table { font-size: 0.85em; white-space: nowrap; }
 :is(.results, .cell_output) :is(td, th) { padding: 0 0.6em; }
 table.dataframe td { text-align: right; }
@@ -176,6 +187,7 @@ table.dataframe thead th { vertical-align: bottom; white-space: normal; }
 def setup(app: Sphinx) -> dict[str, bool]:
     """What makes this module an extension of Sphinx."""
     app.add_html_math_renderer("mathml", (inline_math, None), (display_math, None))
+    app.connect("doctree-read", keep_together)
     app.connect("builder-inited", lambda app: write(Path(app.outdir) / "_static" / "suite.css", STYLE))
     app.add_css_file("suite.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

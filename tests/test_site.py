@@ -100,6 +100,15 @@ def test_formulas_are_drawn(built, soups):
         assert "$" not in article.get_text(), name
 
 
+def test_no_line_is_broken_between_a_formula_and_its_punctuation(soups):
+    formulas = [formula for soup in soups.values() for formula in soup.find_all("math", display="inline")]
+    behind = [formula.next_sibling for formula in formulas if "kept" not in formula.parent.get("class", ())]
+    assert len(behind) < len(formulas)
+    assert not [
+        text for text in behind if isinstance(text, str) and text.startswith((",", ".", ":", ";", "?", "!", ")"))
+    ]
+
+
 def test_the_results_are_those_of_the_records(built, soups):
     text = soups[built / "results.html"].find("article").get_text(" ")
     for _, row in records.left().iterrows():
