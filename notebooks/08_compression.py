@@ -410,9 +410,9 @@ print("four eighths: about that of weight scaling of the whole:", abs(plain[4]["
 # three more errors in a hundred than students that saw photographs as they are. That is the paper's finding: its students
 # win as long as no more than 40 % of the parameters go. (Six eighths of the units leave 57 % of the parameters, and four
 # eighths 26 %: ours win further than the paper's. Students of perturbed photographs lose at both sizes.) *Without*
-# dropout networks of both sizes make fewer errors than any student. With 43 % of the parameters gone they make about as
-# many as the average of the whole ensemble, and with 74 % gone about as many as the teacher in a single pass. (One run
-# each.)
+# dropout networks of both sizes make fewer errors than either student of their size. With 43 % of the parameters gone
+# they make about as many as the average of the whole ensemble, and with 74 % gone about as many as the teacher in a
+# single pass. (One run each.)
 #
 # So whether a student wins depends on what dropout costs its rival, and at a rate of one half it costs a small network
 # more than it saves. It may cost our teacher, too: a whole network without dropout has not been run. What labels do not
