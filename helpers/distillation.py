@@ -24,6 +24,7 @@ from helpers.predictors import (
     require_examples_first,
     require_logits,
     softmax,
+    sums_to_one,
 )
 from helpers.seeding import seeded
 from helpers.sgd import LearningRate, descend, length, not_finite
@@ -237,10 +238,6 @@ def require_classes(q: Tensor) -> None:
             f"the predictions compared are {list(q.shape)}, distributions over dimension 1, and losses take classes from the "
             "last: end `output` with .movedim(1, -1), for example output=lambda z: predictors.softmax(z.movedim(1, -1))."
         )
-
-
-def sums_to_one(q: Tensor, dim: int) -> bool:
-    return bool(((q.sum(dim) - 1).abs() < 1e-3).all())
 
 
 def require_losses(losses: Tensor, f: Tensor) -> None:
