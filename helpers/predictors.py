@@ -233,6 +233,7 @@ def fast_dropout(model: nn.Module, x: Tensor, *, batch_size: int = BATCH) -> Ten
                 "the network returns one number per example, and fast_dropout averages a softmax: use monte_carlo with "
                 "output=torch.sigmoid."
             )
+        require_logits(mean, softmax)
         return moments.expected_softmax(mean, covariance)
 
     with gates.deterministic(model), explained(model, x):

@@ -505,6 +505,12 @@ def test_one_number_per_example_is_no_logits(predictor, shape):
         predictor(model, torch.randn(5, 3))
 
 
+def test_fast_dropout_refuses_images_of_logits():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 4))
+    with pytest.raises(ValueError, match="the softmax would be taken over the last dimension"):
+        predictors.fast_dropout(model, torch.randn(2, 5, 5, 3))
+
+
 def test_exact_refuses_probabilities_where_it_expects_logits():
     model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2), nn.Softmax(-1))
     with pytest.raises(ValueError, match="taken twice"):
