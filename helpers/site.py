@@ -172,7 +172,7 @@ STYLE = """
 .formula, .results, .cell_output { overflow-x: auto; }
 .formula { margin: 1em 0; }
 .kept { white-space: nowrap; }
-.results table, .cell_output table { font-size: 0.85em; white-space: nowrap; }
+.results table, .cell_output table { font-size: 0.85em; white-space: nowrap; margin-bottom: 1em; }
 :is(.results, .cell_output) :is(td, th) { padding: 0 0.6em; }
 table.dataframe td { text-align: right; }
 table.dataframe thead th { vertical-align: bottom; white-space: normal; }
