@@ -361,8 +361,9 @@ def test_figure_3_is_read_from_its_records(folder, monkeypatch):
     for run in runs:
         run_here(run, folder)
     curves = records.by_size("figure-3-left", "short", folder)
-    labelled = {"from labels, with dropout", "from labels, without dropout"}
+    labelled = {f"from labels, {how}" for how in ("with dropout", "with dropout, Monte Carlo", "without dropout")}
     assert set(curves) == {"distilled", "distilled on training images", *labelled}
+    assert curves["from labels, with dropout"] != curves["from labels, with dropout, Monte Carlo"]
     assert {size: len(found) for size, found in curves.pop("distilled on training images").items()} == {5: 2}
     assert all({size: len(found) for size, found in curve.items()} == {20: 2, 5: 2} for curve in curves.values())
     table = records.sizes("short", folder)

@@ -165,6 +165,11 @@ class Run:
         return f"from labels, {self.labels}" if self.labels else "distilled"
 
     @property
+    def average(self) -> str | None:
+        """What its record calls the average over masks of its small network, which if it has dropout is an ensemble, too."""
+        return f"{self.way}, Monte Carlo" if self.labels == "with dropout" else None
+
+    @property
     def teacher(self) -> str:
         """The name of the teacher's checkpoint: one for all runs that share it."""
         seed = f"-{self.teacher_seed}" * (self.teacher_seed > 0)

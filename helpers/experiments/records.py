@@ -122,8 +122,9 @@ def contents(runs: Iterable[Run], folder: Path = DATA) -> list[dict]:
 
 
 def scores(runs: Iterable[Run], predictor: str, folder: Path = DATA) -> list[dict[str, float]]:
-    """{measure: value} of `predictor` in each record that there is of `runs`; runs that diverged have none."""
-    return [content["metrics"][predictor] for content in contents(runs, folder) if "metrics" in content]
+    """{measure: value} of `predictor` in each record that there is of `runs` and has them: runs that diverged do not."""
+    found = [content.get("metrics", {}) for content in contents(runs, folder)]
+    return [metrics[predictor] for metrics in found if predictor in metrics]
 
 
 def cell(values: list[float], digits: int = 2) -> str:
@@ -295,15 +296,17 @@ def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, 
     curves: dict[str, dict[int, list]] = {}
     size_of = {widths: size for size, widths in WIDTHS[side].items()}
     for run in figure_3(side, profile):
-        if found := scores([run], run.way, folder):
-            size = size_of[run.widths] if run.widths else max(WIDTHS[side])
-            curves.setdefault(curve(run), {}).setdefault(size, []).extend(found)
+        size = size_of[run.widths] if run.widths else max(WIDTHS[side])
+        for curve, predictor in curves_of(run).items():
+            if found := scores([run], predictor, folder):
+                curves.setdefault(curve, {}).setdefault(size, []).extend(found)
     return curves
 
 
-def curve(run: Run) -> str:
-    """The curve of Fig. 3 of which a run is a point: how its network was made."""
-    return f"{run.way} on training images" if run.S == "train" else run.way
+def curves_of(run: Run) -> dict[str, str]:
+    """The curves of Fig. 3 of which a run has points: {how its network was made: what its record calls the scores}."""
+    curves = {f"{run.way} on training images" if run.S == "train" else run.way: run.way}
+    return curves | {run.average: run.average} if run.average else curves
 
 
 def sizes(profile: str = "full", folder: Path = DATA):
@@ -312,7 +315,8 @@ def sizes(profile: str = "full", folder: Path = DATA):
 
     whole, rows = networks.parameter_count(QUICK.network()), {}
     for side, widths in WIDTHS.items():
-        curves, labels = by_size(side, profile, folder), {curve(run): run.labels for run in figure_3(side, profile)}
+        curves = by_size(side, profile, folder)
+        labels = {curve: run.labels for run in figure_3(side, profile) for curve in curves_of(run)}
         for size in widths:
             found = {way: curves.get(way, {}).get(size, []) for way in labels}
             count = networks.parameter_count(QUICK.network(widths=widths[size]))

@@ -205,9 +205,9 @@ def measured(run: Run, device: torch.device, progress: bool, folder: Path) -> di
     found = {
         "metrics": {"standard": score(predictors.standard(teacher, x)), run.way: score(predictors.standard(student, x))}
     }
-    if run.labels == "with dropout":  # it is an ensemble, too
+    if run.average:
         own = averaging.averages(student, x, MASKS[-1:], run.repetition, checkpoint(run.name, folder), progress)
-        found["metrics"][f"{run.way}, Monte Carlo"] = score(own[MASKS[-1]])
+        found["metrics"][run.average] = score(own[MASKS[-1]])
     if run.widths is None and run.S == "perturbed":  # with other kinds of S the teacher is the same, and its averages
         by_masks = averaging.averages(teacher, x, MASKS, run.repetition, averaged, progress)
         curve = {m: score(q) for m, q in by_masks.items()}

@@ -13,6 +13,7 @@ STYLES = {
     "distilled": (COLOURS["distilled"], "D", "-"),
     "distilled on training images": (BLUE, "s", ":"),
     "from labels, with dropout": (PURPLE, "o", "--"),
+    "from labels, with dropout, Monte Carlo": (COLOURS["Monte Carlo"], "o", "--"),
     "from labels, without dropout": (ORANGE, "^", "-."),
 }
 
