@@ -70,7 +70,7 @@ def choice(title: str, size: int, costs: Mapping[int, Mapping[str, float]], curv
     costs : {size: {"parameters", "multiply-adds", "time": value}}.
     curves : {way to make the network: {size: scores of each repetition}}.
     """
-    figure = Figure(figsize=(10, 3.7), layout="tight")
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     whole, chosen = costs[max(costs)], costs[size]
     formats = {"parameters": "{:,}", "multiply-adds": "{:,}", "time": "{:.2f} µs"}
@@ -83,5 +83,5 @@ def choice(title: str, size: int, costs: Mapping[int, Mapping[str, float]], curv
     curve(right, curves, parameters, "error")
     right.axvline(100 * parameters[size] / max(parameters.values()), color="0.4", linewidth=1, linestyle=":")
     plain_numbers(right)
-    right.legend(frameon=False, fontsize=8)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
