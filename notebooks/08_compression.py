@@ -417,16 +417,16 @@ print("  4/8: about as often as weight scaling of the whole:", abs(plain[4]["err
 # %% [markdown]
 # **From labels** the same networks learn for 300 epochs, and what comes of it depends on dropout. The paper does not say
 # whether its networks had any. *With* dropout, as their teacher was trained, they are wrong more often than students that
-# saw photographs as they are, at every size that has been run: by two to three points with six and four eighths of the
-# units, by five with three eighths, and by eight and fifteen with two and one. That is the paper's finding: its students
-# win as long as no more than 40 % of the parameters go. Ours win further, and the more so the smaller they are: six
-# eighths of the units leave 57 % of the parameters, and one eighth leaves 2 %. (Students of perturbed photographs lose at
-# each of these sizes. One run each.)
+# saw photographs as they are, at every size that has been run: by two to three points with six to four eighths of the
+# units, by five with three, and by eight and fifteen with two and one. That is the paper's finding: its students win as
+# long as no more than 40 % of the parameters go. Ours win further, and the more so the smaller they are: six eighths of
+# the units leave 57 % of the parameters, and one eighth leaves 2 %. (Students of perturbed photographs lose at each of
+# these sizes. One run each.)
 #
 # Not all of that is the student's merit. A network with dropout is an ensemble, and the rule that misleads the single pass
 # of the teacher misleads its own. Averaged over 100 masks each network whose average has been taken is wrong less often,
-# by more than four points. The one with three eighths is then level with the student, which needs one pass for it; those
-# with two and one eighth are still behind.
+# by more than three points. The one with five eighths is then ahead of the student, by a point; the one with three is
+# level with it, and those with two and one are still behind. The student needs one pass for what it does.
 #
 # *Without* dropout networks of both sizes that have been run make fewer errors than either student of their size. With
 # 43 % of the parameters gone they make about as many as the average of the whole ensemble, and with 74 % gone about as
@@ -434,9 +434,9 @@ print("  4/8: about as often as weight scaling of the whole:", abs(plain[4]["err
 #
 # So whether a student wins depends on what dropout costs its rival, and at a rate of one half it costs a small network
 # more than it saves: in its single pass, and in the units that each of its members lacks. It may cost our teacher, too: a
-# whole network without dropout has not been run. What labels do not bring is the ensemble. Each of these networks is at
-# least one and a half times as far from it as the student of its size that saw photographs as they are, and those without
-# dropout are the furthest away.
+# whole network without dropout has not been run. What labels do not bring is the ensemble. In a single pass each of these
+# networks is at least one and a half times as far from it as the student of its size that saw photographs as they are,
+# and those without dropout are the furthest away.
 
 # %% [markdown]
 # The slider once more, now for Quick. Its errors are those of the records; the time is that of this machine, for batches
