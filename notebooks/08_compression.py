@@ -396,10 +396,10 @@ gated, averaged, plain = (
     {n: found[0] for n, found in recorded["figure-3-right"][f"from labels, {way}"].items()} for way in ways
 )
 print("Right, networks from labels with dropout: how many more errors than students that saw training images")
+by = {"by weight scaling": gated, "averaged over 100 masks": averaged}
 for n in gated:
-    more = {"by weight scaling": gated[n], **({"averaged over 100 masks": averaged[n]} if n in averaged else {})}
-    points = ", ".join(f"{found['error'] - every_seen[n]['error']:4.1f} points {how}" for how, found in more.items())
-    print(f"  {n}/8 of the units: {points}")
+    more = {how: found[n]["error"] - every_seen[n]["error"] for how, found in by.items() if n in found}
+    print(f"  {n}/8 of the units: {', '.join(f'{points:4.1f} points {how}' for how, points in more.items())}")
 nearer = all(1.5 * every_seen[n]["KL to ideal"] < gated[n]["KL to ideal"] for n in gated)
 print("the students are nearer to the ensemble, at two thirds of the distance or less:", nearer)
 worse = all(every[n]["error"] > gated[n]["error"] + 4 * chance for n in gated)

@@ -122,9 +122,8 @@ def contents(runs: Iterable[Run], folder: Path = DATA) -> list[dict]:
 
 
 def scores(runs: Iterable[Run], predictor: str, folder: Path = DATA) -> list[dict[str, float]]:
-    """{measure: value} of `predictor` in each record that there is of `runs` and has them: runs that diverged do not."""
-    found = [content.get("metrics", {}) for content in contents(runs, folder)]
-    return [metrics[predictor] for metrics in found if predictor in metrics]
+    """{measure: value} of `predictor` in each record that there is of `runs`; runs that diverged have none."""
+    return [content["metrics"][predictor] for content in contents(runs, folder) if "metrics" in content]
 
 
 def cell(values: list[float], digits: int = 2) -> str:
@@ -297,9 +296,10 @@ def by_size(side: str, profile: str = "full", folder: Path = DATA) -> dict[str, 
     size_of = {widths: size for size, widths in WIDTHS[side].items()}
     for run in figure_3(side, profile):
         size = size_of[run.widths] if run.widths else max(WIDTHS[side])
+        metrics = next(iter(contents([run], folder)), {}).get("metrics", {})
         for curve, predictor in curves_of(run).items():
-            if found := scores([run], predictor, folder):
-                curves.setdefault(curve, {}).setdefault(size, []).extend(found)
+            if predictor in metrics:  # older records have no average of a network from labels
+                curves.setdefault(curve, {}).setdefault(size, []).append(metrics[predictor])
     return curves
 
 
