@@ -156,8 +156,9 @@ plots.figure_3({titles[side]: (curves[side], parameters[side]) for side in curve
 # %% [markdown]
 # *Test error against the share of parameters that is left; both axes are logarithmic.* With 500 test digits an error of
 # 2 % has a standard error of 0.6 percentage points, so that only a large difference says something. There is one: the
-# network with 8 units in both layers that was trained with dropout, at the left end of the right figure. The others are
-# less than two standard errors wide. In numbers:
+# network with 8 units in both layers that was trained with dropout, at the left end of the right figure, whether it is
+# averaged or not. The others are two to three standard errors wide at most, which among so many can be chance. In
+# numbers:
 
 # %%
 tables = {
