@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the notebooks, and a compiler, git and a browser where there is one."""
+"""What all tests share: one thread, kernels without ports, the notebooks, and a compiler, git and a browser if any."""
 
 import contextlib
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tests.kernels  # noqa: F401 - for what the import does
 from helpers.experiments.sparsifying import can_compile
 
 # For networks as small as those of the tests a second thread costs more than it computes.

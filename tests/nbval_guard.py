@@ -3,11 +3,14 @@
 nbval skips the comparison without a word where a stored cell has no execution count, and there is nothing to compare
 where its outputs are images. With this plugin each cell tagged ``nbval-check-output`` fails unless its stored outputs
 were compared with the new ones, and unless the same comparison, given a stored output that was changed, rejects it.
+Its kernels are those of `tests.kernels`.
 """
 
 import copy
 
 from nbval.plugin import IPyNbCell
+
+import tests.kernels  # noqa: F401 - for what the import does
 
 TAG = "nbval-check-output"
 PLANTED = "a planted wrong output"
