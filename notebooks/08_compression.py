@@ -284,8 +284,8 @@ figure("KL to ideal")
 
 # %% [markdown]
 # *Test error, and distance to the ideal, of small networks; all axes are logarithmic. The lines are the predictors of
-# the whole teacher.*
-# In numbers:
+# the whole teacher. The two smallest networks without dropout, at the upper left of the right half, have not begun to
+# learn; why, is told below.* In numbers:
 
 # %%
 students = declared.declared(records.SIDES)
@@ -459,10 +459,9 @@ print("all of them are one and a half times as far from the ensemble as the stud
 # the first layer, so that at first its logits hardly depend on the image. Until the first layer has grown it is the biases
 # that move, to and fro with the labels that happen to be in a batch. Once they have taken all units of a layer below zero
 # no gradient comes back to the weights before it, for any image, and weight decay does the rest. The fewer units there
-# are, the likelier that is. Of ten networks for each size, trained as for the records (but on the photographs as they are,
-# none of them mirrored), so many get away from where they started (this needs CIFAR-10, as some cells of page 07, and three
-# or four minutes):
-
+# are, the likelier that is. Of ten networks for each size, trained as for the records (but in float32, on 20,000
+# photographs, none of them mirrored), so many get away from where they started (this needs CIFAR-10, as some cells of
+# page 07 do, and three or four minutes):
 
 # %%
 def gets_away(widths, p, seed, steps=400):
@@ -600,21 +599,23 @@ display(Markdown(saw + says.format(**paper["figure 3"])))
 # %% [markdown]
 # On 500 digits errors near 2 % cannot be told apart. On Quick the paper's first finding, about the penultimate layer,
 # holds for students that saw photographs as they are: 40 % of the parameters can go (38 % by algebra alone), and the
-# error is still below that of weight scaling with all of them. On perturbed photographs, which the paper names for Table
-# 1, it does not: the units are as cheap to lose there, but a fresh start is dear. The second finding, about all layers,
-# holds on Quick, too, for those students and for networks trained from labels *with* dropout, if both predict in a single
-# pass: there the student wins at every size that has been run, with 43 to 98 % of the parameters gone, beyond the paper's
-# 40 %. So it does on digits where both layers are small. Dropout is what a small network can least afford: against
-# networks trained *without* it Quick's students lose, down to three eighths of the units (those with fewer did not get
-# away from where they started), and on digits there is no winner, as what differs is less than 500
-# digits can tell. The paper's students lose where they get too small, and it gives a reason: distillation regularises,
-# and a network that is too small to overfit needs no regulariser, so that its units are better spent on the labels.
-# In likelihood ours bear it out: with all units the student is far ahead of the network without dropout, and with six
-# eighths and fewer behind it. Our comparison of schedules on digits suggests another
-# one, which does not exclude the first: a student that has lost most of its units needs more epochs, or larger steps,
-# than the 30 at the teacher's last rates that all students get there. On Quick larger steps alone were no remedy: in one
-# of four runs the error fell, by less than a point, in two it rose, and in one the student was lost. More epochs have not
-# been run.
+# error is still below that of weight scaling with all of them. On perturbed photographs, which the paper names for
+# Table 1, it does not: the units are as cheap to lose there, but a fresh start is dear.
+#
+# The second finding, about all layers, holds on Quick, too, for those students and for networks trained from labels
+# *with* dropout, if both predict in a single pass: there the student wins at every size that has been run, with 43 to
+# 98 % of the parameters gone, beyond the paper's 40 %. So it does on digits where both layers are small. Dropout is
+# what a small network can least afford: against networks trained *without* it Quick's students lose, down to three
+# eighths of the units (those with fewer did not get away from where they started), and on digits there is no winner,
+# as what differs is less than 500 digits can tell.
+#
+# The paper's students lose where they get too small, and it gives a reason: distillation regularises, and a network
+# that is too small to overfit needs no regulariser, so that its units are better spent on the labels. In likelihood
+# ours bear it out: with all units the student is far ahead of the network without dropout, and with six eighths and
+# fewer behind it. Our comparison of schedules on digits suggests another one, which does not exclude the first: a
+# student that has lost most of its units needs more epochs, or larger steps, than the 30 at the teacher's last rates
+# that all students get there. On Quick larger steps alone were no remedy: in one of four runs the error fell, by less
+# than a point, in two it rose, and in one the student was lost. More epochs have not been run.
 #
 # **In one sentence:** distillation fits whatever network you choose to the ensemble's average, and if that network is
 # large enough to follow, trained for long enough, and shown inputs like those that it will meet, size costs little.
