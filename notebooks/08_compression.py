@@ -461,7 +461,7 @@ print("all of them are one and a half times as far from the ensemble as the stud
 # no gradient comes back to the weights before it, for any image, and weight decay does the rest. The fewer units there
 # are, the likelier that is. Of ten networks for each size, trained as for the records (but in float32, on 20,000
 # photographs, none of them mirrored), so many get away from where they started (this needs CIFAR-10, as some cells of
-# page 07 do, and three or four minutes):
+# page 07 do, and two or three minutes):
 
 # %%
 def gets_away(widths, p, seed, steps=400):
@@ -492,17 +492,17 @@ if (datasets.CACHE / "cifar10.npz").exists():
             kind: sum(gets_away(declared.WIDTHS["figure-3-right"][size], p, seed) for seed in range(10))
             for kind, p in kinds.items()
         }
-        for size in tqdm((4, 3, 2, 1), leave=False, unit="size")
+        for size in tqdm((3, 2, 1), leave=False, unit="size")
     }
     display(pd.DataFrame.from_dict(away, orient="index").rename_axis(columns="of ten networks"))
 else:
     print('CIFAR-10 is not here: run datasets.load("cifar10"), and this cell again')
 
 # %% [markdown]
-# With half of the units all ten get away. Without dropout nine do with three eighths, three with two, and one with one; with
-# dropout all but seven of those with one eighth. So the two records of networks that have not learned are no surprise, and
-# that of one eighth *with* dropout is one of a lucky few. What small networks without dropout can do once they get away,
-# other repetitions will tell, which have not been run. A student begins with units of a trained teacher, and has no such
+# Without dropout nine get away with three eighths of the units, three with two, and one with one; with dropout all but
+# seven of those with one eighth. So the two records of networks that have not learned are no surprise, and that of one
+# eighth *with* dropout is one of a lucky few. What small networks without dropout can do once they get away, other
+# repetitions will tell, which have not been run. A student begins with units of a trained teacher, and has no such
 # start to survive.
 #
 # So whether a student wins depends on what dropout costs its rival, and at a rate of one half it costs Quick more than it
