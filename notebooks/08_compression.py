@@ -501,7 +501,7 @@ else:
 # %% [markdown]
 # Without dropout nine get away with three eighths of the units, three with two, and one with one; with dropout all but
 # seven of those with one eighth. So the two records of networks that have not learned are no surprise, and that of one
-# eighth *with* dropout is one of a lucky few. What small networks without dropout can do once they get away, other
+# eighth *with* dropout is one of a lucky few. What the smallest networks without dropout can do if they get away, other
 # repetitions will tell, which have not been run. A student begins with units of a trained teacher, and has no such
 # start to survive.
 #
