@@ -5,19 +5,25 @@ side by side another kernel may be promised the same port in between, and the on
 module gives every kernel of the process sockets in a folder of the process's own.
 """
 
+import functools
 import itertools
 import os
 import tempfile
 
 from jupyter_client.manager import KernelManager
 
-SOCKETS = tempfile.TemporaryDirectory(prefix="kernels-")
 numbers = itertools.count()
 initialise = KernelManager.__init__
 
 
+@functools.cache
+def sockets() -> tempfile.TemporaryDirectory:
+    """The folder of this process, made for its first kernel, and gone when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="kernels-")
+
+
 def initialise_with_files(self: KernelManager, *args: object, **options: object) -> None:
-    own = {"transport": "ipc", "ip": f"{SOCKETS.name}/{next(numbers)}"}
+    own = {"transport": "ipc", "ip": f"{sockets().name}/{next(numbers)}"}
     initialise(self, *args, **own | options)
 
 

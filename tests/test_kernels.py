@@ -25,7 +25,7 @@ def test_a_kernel_answers_through_files():
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    assert not list(Path(tests.kernels.SOCKETS.name).iterdir())
+    assert not list(Path(tests.kernels.sockets().name).iterdir())
 
 
 @pytest.mark.parametrize("kind", [KernelManager, AsyncKernelManager])
@@ -33,7 +33,7 @@ def test_no_two_kernels_have_the_same_sockets(kind):
     one, other = kind(), kind()
     assert one.ip != other.ip
     in_another_process = subprocess.run(
-        [sys.executable, "-c", "import tests.kernels; print(tests.kernels.SOCKETS.name)"],
+        [sys.executable, "-c", "import tests.kernels; print(tests.kernels.sockets().name)"],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
