@@ -623,11 +623,12 @@ display(Markdown("\n".join(lines)))
 # *Quick* has a gap of 1.4 points between weight scaling and Monte Carlo in the paper and a larger one here; but all
 # errors are higher than the published ones. Both point to what the paper does not state, the rate of dropout and its
 # place: a lower rate takes less from so small a network, and leaves less for an average to mend, and behind the pools
-# there is less to mend, too. (Of ours dropout takes more than its average gives back, in error though not in likelihood:
-# without any the error is below that of the ensemble.) A student that learns on photographs as they are goes more than half of the way from the
-# standard error to that of the ensemble. One that learns on perturbed photographs, as in the left half of the table,
-# comes nearer to the ideal, too, but gains little in error, as we saw, and is behind weight scaling in likelihood and in
-# calibration. The ensemble's average itself has the best likelihood, but is as badly calibrated: it is too modest.
+# there is less to mend, too. (Of ours dropout takes more than its average gives back, in error though not in
+# likelihood: without any the error is below that of the ensemble.) A student that learns on photographs as they are
+# goes more than half of the way from the standard error to that of the ensemble. One that learns on perturbed
+# photographs, as in the left half of the table, comes nearer to the ideal, too, but gains little in error, as we saw,
+# and is behind weight scaling in likelihood and in calibration. The ensemble's average itself has the best likelihood,
+# but is as badly calibrated: it is too modest.
 #
 # *NiN* was trained for a tenth of the paper's epochs, and its authors had normalised the contrast of the photographs
 # and whitened them, where ours are only standardised; an error nearly three points higher is no surprise. Its units are

@@ -109,7 +109,6 @@ for side, sizes in declared.WIDTHS.items():
 # teacher needs small steps only, but a narrow one starts with two layers afresh (left), or with a few units of its
 # teacher that no longer fit together (right), and may have nearly as far to go as a network trained from labels.
 
-
 # %%
 def perceptron(p=0.5, widths=(128, 128)):
     """Images [N, 1, 8, 8] to logits [N, 10]."""
@@ -142,9 +141,7 @@ curves, parameters = {}, {}
 work = [(side, way, size) for side in ("figure-3-left", "figure-3-right") for way in WAYS for size in SIZES]
 for side, way, size in tqdm(work, leave=False, unit="network"):
     widths = (128, size) if side == "figure-3-left" else (size, size)
-    side_run = (
-        side if size < 128 else "figure-3-left"
-    )  # with all units both sides have the same, which need run only once
+    side_run = side if size < 128 else "figure-3-left"  # with all units both sides have the same, which need run only once
     run = declared.Run(side_run, miniature, f"{way}-{size}", 1, "full", widths=widths, labels=WAYS[way])
     record = perform(run, progress=False, folder=Path(scratch.name))
     for curve, predictor in records.curves_of(run).items():
@@ -186,7 +183,9 @@ compared = pd.DataFrame.from_dict(found, orient="index")[["error", "KL to ideal"
 compared.round({"error": 1, "KL to ideal": 3}).set_axis(["error [%]", "KL to ideal [nats]"], axis="columns")
 
 # %% tags=["nbval-check-output"]
-right = {way: {size: found[0] for size, found in points.items()} for way, points in curves["figure-3-right"].items()}
+right = {
+    way: {size: found[0] for size, found in points.items()} for way, points in curves["figure-3-right"].items()
+}
 distilled, labelled = right["distilled"], right["from labels, with dropout"]
 print("a distilled student with 8 units has never seen a label, and is mostly right:", distilled[8]["error"] < 50)
 print(
@@ -270,9 +269,7 @@ recorded = {side: records.by_size(side) for side in records.SIDES}
 
 
 def figure(measure):
-    teacher = {
-        p: statistics.mean(s[measure] for s in records.scores(quick_runs, p)) for p in ("standard", "Monte Carlo")
-    }
+    teacher = {p: statistics.mean(s[measure] for s in records.scores(quick_runs, p)) for p in ("standard", "Monte Carlo")}
     sides = {title: (recorded[side], quick_parameters[side]) for side, title in records.SIDES.items()}
     return plots.figure_3(sides, teacher, measure)
 
@@ -369,13 +366,9 @@ print("8 units: three times nearer to the ideal:", one_seen[8]["KL to ideal"] < 
 # student is more than five times nearer to the ideal.
 
 # %% tags=["nbval-check-output"]
-(largest_steps,) = records.scores(
-    [r for r in declared.small_student("full", 1) if r.variant == "larger-steps-4"], "distilled"
-)
+(largest_steps,) = records.scores([r for r in declared.small_student("full", 1) if r.variant == "larger-steps-4"], "distilled")
 print("Right, students that saw training images:")
-print(
-    "seven eighths: three times nearer than weight scaling:", every_seen[7]["KL to ideal"] < standard["KL to ideal"] / 3
-)
+print("seven eighths: three times nearer than weight scaling:", every_seen[7]["KL to ideal"] < standard["KL to ideal"] / 3)
 print("seven eighths: as often right, or more:", every_seen[7]["error"] < standard["error"] + chance)
 for size, name in {6: "six", 5: "five"}.items():
     print(f"{name} eighths: nearer to the ideal:", every_seen[size]["KL to ideal"] < standard["KL to ideal"])
@@ -541,7 +534,6 @@ draw_quick(4)
 # $c$ filters on an image of three colours; the last map has 4 × 4 positions; a linear layer of $d$ units sees all of
 # them; a last one has ten outputs. Do not forget the biases.
 
-
 # %%
 def my_count(widths):
     """Number of parameters of Quick with widths (a, b, c, d) and ten classes."""
@@ -557,7 +549,6 @@ checks.count(my_count)
 # %% [markdown]
 # **2. Thin a layer.** Two linear layers follow each other, with a ReLU between them. Only the units `kept` (their
 # numbers, sorted) of the first are to remain. Make the two smaller layers.
-
 
 # %%
 def my_thinning(first, second, kept):
