@@ -73,6 +73,12 @@ def standard_error(error: float, n: int) -> float:
     return 100 * (share * (1 - share) / n) ** 0.5
 
 
+def learned(found: Mapping[str, float], classes: int = 10) -> bool:
+    """Whether a network that has been `found` to have these `scores` does better than one that gives every input the same
+    answer: whether it is wrong less often than that, by a percentage point or more, if all classes are equally frequent."""
+    return found["error"] <= 100 * (1 - 1 / classes) - 1
+
+
 def table(predictions: Mapping[str, Tensor], passes: Mapping[str, int], labels: Tensor, ideal: Tensor):
     """A pandas table: a row per predictor, with its cost in passes through the network and its `scores`.
 

@@ -87,3 +87,14 @@ def test_a_probability_that_rounding_puts_above_one_is_no_logit():
 def test_the_standard_error_is_that_of_a_mean_of_zeros_and_ones():
     wrong = np.repeat([100.0, 0.0], [37, 363])  # of 400 images
     assert evaluation.standard_error(wrong.mean(), 400) == pytest.approx(wrong.std() / np.sqrt(400))
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_a_network_that_gives_every_input_the_same_answer_has_not_learned(classes):
+    labels = torch.arange(1000) % classes
+    same = torch.randn(classes).softmax(-1).expand(1000, classes)
+    assert not evaluation.learned(evaluation.scores(same, labels, same), classes)
+    for share_known, learned in ((0.005, False), (0.1, True)):
+        known = int(share_known * len(labels))
+        q = torch.cat([torch.eye(classes)[labels[:known]] * 0.9 + 0.1 / classes, same[known:]])
+        assert evaluation.learned(evaluation.scores(q, labels, q), classes) == learned

@@ -367,12 +367,26 @@ def test_figure_3_is_read_from_its_records(folder, monkeypatch):
     assert {size: len(found) for size, found in curves.pop("distilled on training images").items()} == {5: 2}
     assert all({size: len(found) for size, found in curve.items()} == {20: 2, 5: 2} for curve in curves.values())
     table = records.sizes("short", folder)
-    small, large = curves["distilled"][5], networks.parameter_count(SMALL.network())
+    found, large = curves["distilled"][20], networks.parameter_count(SMALL.network())
     assert list(table.index) == [("the penultimate layer shrinks", 20), ("the penultimate layer shrinks", 5)]
     assert table["parameters left [%]"].iloc[-1] == round(100 * (65 * 5 + 6 * 10) / large)
-    mean = (small[0]["error"] + small[1]["error"]) / 2
-    spread = abs(small[0]["error"] - small[1]["error"]) / math.sqrt(2)
-    assert table["distilled: error [%]"].iloc[-1] == f"{mean:.2f} ± {spread:.2f}"
+    mean = (found[0]["error"] + found[1]["error"]) / 2
+    spread = abs(found[0]["error"] - found[1]["error"]) / math.sqrt(2)
+    assert table["distilled: error [%]"].iloc[0] == f"{mean:.2f} ± {spread:.2f}"
+
+
+@pytest.mark.parametrize(
+    "errors, text",
+    [
+        ([], "not run"),
+        ([30.0], "30.00"),
+        ([30.0, 32.0], "31.00 ± 1.41"),
+        ([30.0, 90.0, 32.0], "31.00 ± 1.41; 1 of 3 not learned"),
+        ([90.0], "1 of 1 not learned"),
+    ],
+)
+def test_networks_that_have_not_learned_are_counted_apart(errors, text):
+    assert records.of_learned([{"error": error} for error in errors], "error") == text
 
 
 def test_a_run_that_diverges_is_recorded_as_such_and_not_counted(folder, monkeypatch):

@@ -63,6 +63,15 @@ def test_figure_3_has_parameters_in_per_cent():
     assert list(figure.axes[0].lines[-1].get_ydata()) == [1.7, 1.7]
 
 
+def test_figure_3_has_a_cross_for_a_network_that_has_not_learned_and_its_line_is_that_of_the_others():
+    curves = {"distilled": {8: scores(1.0), 4: scores(90.0, 3.0, 5.0), 2: scores(90.0)}}
+    axis = compression.figure_3({"left": (curves, {8: 200, 4: 50, 2: 20})}, {}).axes[0]
+    assert list(axis.lines[0].get_xdata()) == [100.0, 25.0]
+    assert list(axis.lines[0].get_ydata()) == [1.0, 4.0]
+    crosses = next(c for c in axis.collections if c.get_label() == "has not learned")
+    assert crosses.get_offsets().tolist() == [[25.0, 90.0], [10.0, 90.0]]
+
+
 def test_figure_3_has_a_style_for_every_curve_that_is_declared():
     runs = [run for side in records.SIDES for run in declared.figure_3(side, "full", 1)]
     curves = {curve for run in runs for curve in records.curves_of(run)}

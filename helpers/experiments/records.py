@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from helpers import networks
+from helpers import evaluation, networks
 from helpers.experiments.declared import (
     FASTER,
     KINDS,
@@ -322,14 +322,22 @@ def sizes(profile: str = "full", folder: Path = DATA):
             count = networks.parameter_count(QUICK.network(widths=widths[size]))
             rows[SIDES[side], size] = {
                 "parameters left [%]": round(100 * count / whole),
-                **{f"{way}: error [%]": cell([s["error"] for s in runs]) for way, runs in found.items()},
+                **{f"{way}: error [%]": of_learned(runs, "error") for way, runs in found.items()},
                 **{
-                    f"{way}: KL to ideal [nats]": cell([s["KL to ideal"] for s in runs], 4)
+                    f"{way}: KL to ideal [nats]": of_learned(runs, "KL to ideal")
                     for way, runs in found.items()
                     if not labels[way]
                 },
             }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def of_learned(found: list[dict[str, float]], measure: str) -> str:
+    """A `cell` of those networks of Fig. 3 that have learned, and how many have not: from labels that is a matter of luck."""
+    values = [s[measure] for s in found if evaluation.learned(s)]
+    learned = [cell(values, MEASURES[measure][1])] if values or not found else []
+    lost = len(found) - len(values)
+    return "; ".join(learned + [f"{lost} of {len(found)} not learned"] * (lost > 0))
 
 
 def small_students(profile: str = "full", folder: Path = DATA):

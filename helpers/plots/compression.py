@@ -1,12 +1,13 @@
 """The figures of notebook 08."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from helpers import evaluation
 from helpers.plots import BLUE, COLOURS, ORANGE, PURPLE, plain_numbers
 
 STYLES = {
@@ -24,16 +25,25 @@ Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, float]]]]
 
 def curve(axis: Axes, curves: Curves, parameters: Mapping[int, int], measure: str) -> None:
     """`measure` against the share of parameters that is left, a line with a band (one standard deviation) for each way
-    to make the network: {way: {size: scores of each repetition}}."""
-    whole = max(parameters.values())
+    to make the network, {way: {size: scores of each repetition}}, and a cross for each network that has not learned."""
+    whole, lost = max(parameters.values()), []
     for name, points in curves.items():
         colour, marker, line = STYLES[name]
-        share = np.array([100 * parameters[size] / whole for size in points])
-        values = [torch.tensor([s[measure] for s in found], dtype=torch.float64) for found in points.values()]
-        mean = np.array([v.mean() for v in values])
-        spread = np.array([v.std() if len(v) > 1 else 0.0 for v in values])
-        axis.plot(share, mean, color=colour, marker=marker, linestyle=line, label=name)
-        axis.fill_between(share, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+        values: dict[float, list[float]] = {}
+        for size, found in points.items():
+            share = 100 * parameters[size] / whole
+            for scores in found:
+                if evaluation.learned(scores):
+                    values.setdefault(share, []).append(scores[measure])
+                else:
+                    lost.append((share, scores[measure], colour))
+        mean = np.array([statistics.mean(v) for v in values.values()])
+        spread = np.array([statistics.stdev(v) if len(v) > 1 else 0.0 for v in values.values()])
+        axis.plot(list(values), mean, color=colour, marker=marker, linestyle=line, label=name)
+        axis.fill_between(list(values), mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    if lost:
+        shares, heights, colours = zip(*lost, strict=True)
+        axis.scatter(shares, heights, color=colours, marker="x", label="has not learned")
     axis.set(xscale="log", yscale="log", xlabel="parameters left [%]", ylabel=LABELS[measure])
     axis.grid(alpha=0.25)
 
