@@ -85,9 +85,9 @@ def largest(a, b):
 #
 # ## Exact, first: softmax regression and the geometric mean
 #
-# One linear layer, gated inputs, a softmax:
-# $f_\sigma(x) = \mathrm{softmax}(W(\tilde\sigma \circ x) + b)$. Its renormalised geometric mean (*Deep Learning*,
-# equations 7.54 and 7.55) is what is proportional to $\exp \mathbb{E}_\sigma[\log f_\sigma(x)_k]$.
+# One linear layer, gated inputs, a softmax: $f_\sigma(x) = \mathrm{softmax}(W(\tilde\sigma \circ x) + b)$, where $\circ$
+# multiplies entry by entry. Its renormalised geometric mean (*Deep Learning*, equations 7.54 and 7.55) is what is
+# proportional to $\exp \mathbb{E}_\sigma[\log f_\sigma(x)_k]$.
 #
 # *Proof.* The logarithm of a softmax is a logit less a number that is the same for all classes $k$:
 #

@@ -64,9 +64,9 @@ SEED = 0
 # %% [markdown]
 # ## Two objectives
 #
-# The teacher is a network with gates $\sigma$; $f_\sigma(x)$ is short for $f_{\Theta^*,\sigma}(x)$, what it
-# says with one mask. We look for a student $q$ that is close to the mean over all masks, measured by a loss
-# $\ell(y, \hat y)$. That is the objective we *want* (the paper's equation 5):
+# The teacher is a network with gates $\sigma$, and $\Theta^*$ are the weights that its training has found; $f_\sigma(x)$ is
+# short for $f_{\Theta^*,\sigma}(x)$, what it says with one mask. We look for a student $q$ that is close to the mean over
+# all masks, measured by a loss $\ell(y, \hat y)$. That is the objective we *want* (the paper's equation 5):
 #
 # $$J(q) = \mathbb{E}_x\big[\ell\big(\mathbb{E}_\sigma[f_\sigma(x)],\, q(x)\big)\big].$$
 #

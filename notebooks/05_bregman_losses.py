@@ -377,10 +377,10 @@ print("the hinge wants a corner if one class has more than half, and otherwise n
 print("reverse KL wants a more certain one than the mean:", bool(entropy(best["reverse KL(q ‖ y)"]) < entropy(mean)))
 
 # %% [markdown]
-# The landscape $\mathbb{E}\,\ell(Y, q)$ over the triangle for one distribution of $Y$. Dark is low; each shade covers
-# the same area. In the first row the circle sits on the cross. So it seems to do for the focal loss, but only because
-# this mean is close to the centre of the triangle, so that a loss that wants a less certain prediction has little left
-# to change; over all forty distributions it is as far off as the table says.
+# The landscape $\mathbb{E}\,\ell(Y, q)$ over the triangle for one distribution of $Y$, whose values are the dots: the larger a
+# dot, the likelier its value. Dark is low; each shade covers the same area. In the first row the circle sits on the cross. So
+# it seems to do for the focal loss, but only because this mean is close to the centre of the triangle, so that a loss that
+# wants a less certain prediction has little left to change; over all forty distributions it is as far off as the table says.
 
 # %%
 shown = ["KL(y ‖ q)", "squared error (Brier)", "Huber, δ = 1", "spherical score"]

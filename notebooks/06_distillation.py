@@ -109,7 +109,8 @@ print("the standard prediction is something else:", bool(to_ideal > 0.01))
 #
 # $$\frac1n \sum_{j=1}^n \ell\big(f_{\Theta^*,\sigma^j}(x_j),\, q_\Omega(x_j)\big).$$
 #
-# (The paper calls the size $n$ of this mini-batch $m$; on these pages $m$ is a number of masks.) The ideal predictor
+# $\Theta^*$ are the teacher's trained weights, which stay as they are. (The paper calls the size $n$ of this mini-batch $m$;
+# on these pages $m$ is a number of masks.) The ideal predictor
 # appears nowhere in these lines. We note on the way what the student predicts, for the picture below.
 
 # %%

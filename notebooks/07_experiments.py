@@ -89,8 +89,8 @@ print(f"\n{len(declared.TABLE_1)} rows: {', '.join(row.name for row in declared.
 # ## A miniature, live
 #
 # The same program runs here on a network and data that are small enough: 1,297 digits of 8 × 8 pixels and two hidden
-# layers with dropout. First the left half of the table, with two repetitions: both share one teacher, as in the paper,
-# and differ in the masks that Monte Carlo and distillation draw.
+# layers with dropout. First the left half of the table, with two repetitions: both share one teacher, as it seems from the
+# paper, whose weight scaling has no ±, and differ in the masks that Monte Carlo and distillation draw.
 
 # %%
 def perceptron(p=0.5):
@@ -272,7 +272,8 @@ records.right()
 
 # %% [markdown]
 # On NiN it hardly matters: what the errors differ by is chance, and the student of perturbed images is about as near to
-# the ideal as that of unchanged ones. (That of the test images is a little further away, after a fifth of their steps.)
+# the ideal as that of unchanged ones. (That of the test images is about one and a half times as far away, after a fifth of
+# their steps.)
 # On AllConv the student of unchanged images is a quarter nearer than that of perturbed ones, their errors differ by
 # chance at most, and that of the test images, after its few steps, is about half as far away as weight scaling. On
 # Quick it matters much: the student of perturbed images is more than three times as far from the ideal as the others,
@@ -425,10 +426,10 @@ print("but the worst likelihood of the three:", ungated["NLL"] > max(standard["N
 # %% [markdown]
 # So our Quick would be right more often had nothing been dropped: by three points in a single pass, and by one if the
 # ensemble is averaged. At this rate, in this place, dropout takes more from so small a network than it gives. What it does
-# give is modesty. The network without it has the lowest error and by far the worst likelihood: 0.76 nats, shared out among
-# 18 % of errors, are more than four for each, so that where it is wrong it is sure of it. The published errors of Quick with
-# dropout, 18.15 % by weight scaling and 16.78 % by Monte Carlo, are lower than both of ours, and the second is lower than
-# ours without dropout. There dropout pays, as it would if the paper's Quick drops less, or elsewhere.
+# give is modesty. The network without it has the lowest error and by far the worst likelihood, 0.76 nats where the average of
+# the ensemble, which is wrong nearly as rarely, has 0.60: where it is wrong it is too sure of it. The published errors of
+# Quick with dropout, 18.15 % by weight scaling and 16.78 % by Monte Carlo, are lower than both of ours, and the second is
+# lower than ours without dropout. There dropout pays, as it would if the paper's Quick drops less, or elsewhere.
 #
 # Why should the place matter? For an average pool, such as Quick's second and third, the mean is right on either side;
 # dropping in front of it only averages the noise of several gates. For a max pool, such as Quick's first and both of
@@ -550,8 +551,8 @@ else:
     print('CIFAR-10 is not here: run datasets.load("cifar10"), and this cell again')
 
 # %% [markdown]
-# It is, for the most part. With its first pool mended, a single pass of LeNetAll is less than a third as far from the ideal
-# as weight scaling is, and one of Quick about half as far, and less often wrong. Behind its second pool LeNetAll has as few
+# For LeNetAll it is most of it, for Quick about half. With its first pool mended, a single pass of LeNetAll is less than a
+# third as far from the ideal as weight scaling is, and one of Quick a little more than half as far, and less often wrong. Behind its second pool LeNetAll has as few
 # errors as Monte Carlo. (300 images tell errors apart only roughly.) What is left of the distance is the other thing that
 # weight scaling does not know: that members disagree. This is an experiment and no remedy, since it took 50 masks to have
 # the mean; exercise 1 has that of one pool without any.

@@ -136,7 +136,7 @@ class Run:
     S : kind of unlabelled inputs.
     widths : of a student that is smaller than its teacher (networks with an argument `widths`).
     labels : "with dropout" or "without dropout" if, for comparison, a network of that size is trained on labels instead.
-    teacher_seed : of the teacher's first weights and training. The paper's repetitions share one teacher.
+    teacher_seed : of the teacher's first weights and training. Repetitions share one teacher, as the paper's seem to.
     """
 
     experiment: str
