@@ -135,12 +135,21 @@ def test_the_trials_on_mnist_change_the_learning_rate_and_in_one_of_them_the_pla
 
 @pytest.mark.parametrize(("side", "size"), [("figure-3-left", 56), ("figure-3-right", 4)])
 def test_the_trials_of_a_small_student_share_the_teacher_and_the_size(side, size):
-    runs = [run for run in EXPERIMENTS["small-student"]("full", 1) if run.experiment == side]
+    runs = [run for run in EXPERIMENTS["small-student"]("full", 1) if run.variant.startswith("larger-steps")]
+    runs = [run for run in runs if run.experiment == side]
     runs += [run for run in EXPERIMENTS[side]("full", 1) if run.variant in (f"distilled-{size}", f"train-{size}")]
     assert len(runs) == 4
     assert len({run.teacher for run in runs}) == len({run.widths for run in runs}) == 1
     tried = {(run.S, run.row.distillation_lr[0], run.row.distillation_lr[20]) for run in runs}
     assert tried == {(S, *lr) for S in ("perturbed", "train") for lr in ((0.005, 0.0005), (0.05, 0.005))}
+
+
+def test_a_student_that_has_as_long_has_the_schedule_of_networks_from_labels():
+    (run,) = (run for run in EXPERIMENTS["small-student"]("full", 1) if run.variant == "as-long-train-2")
+    (rival,) = (run for run in EXPERIMENTS["figure-3-right"]("full", 1) if run.variant == "plain-2")
+    schedule = run.schedule(run.row.distillation_epochs, run.row.distillation_lr)
+    assert schedule == rival.schedule(rival.row.epochs, rival.row.lr) == {"epochs": 300, "lr": {0: 0.05, 200: 0.005}}
+    assert run.widths == rival.widths
 
 
 @pytest.mark.parametrize(

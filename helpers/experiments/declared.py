@@ -117,11 +117,27 @@ class LargerSteps(Row):
         return {0: self.lr[0], 20: self.lr[max(self.lr)]}
 
 
-# Whether small steps keep a student from its teacher if some of its layers start afresh, or have lost units. {trial: kind of
-# S}, and the sizes for which it is tried.
-LARGER_STEPS = LargerSteps(**vars(QUICK))
-WITH_LARGER_STEPS = {"larger-steps": "perturbed", "larger-steps-train": "train"}
-TRIED = {"figure-3-left": 56, "figure-3-right": 4}
+class AsLong(Row):
+    """Its students are distilled for as long, and at the same rates, as networks are trained from labels."""
+
+    @property
+    def distillation_epochs(self) -> int:
+        return self.epochs
+
+    @property
+    def distillation_lr(self) -> dict[int, float]:
+        return self.lr
+
+
+# Whether small steps keep a student from its teacher if some of its layers start afresh, or have lost units; and whether time
+# does, for which the smallest student is tried that has a rival. {(side, size): {trial: (row, kind of S)}}.
+LARGER_STEPS, AS_LONG = LargerSteps(**vars(QUICK)), AsLong(**vars(QUICK))
+WITH_LARGER_STEPS = {"larger-steps": (LARGER_STEPS, "perturbed"), "larger-steps-train": (LARGER_STEPS, "train")}
+TRIALS = {
+    ("figure-3-left", 56): WITH_LARGER_STEPS,
+    ("figure-3-right", 4): WITH_LARGER_STEPS,
+    ("figure-3-right", 2): {"as-long-train": (AS_LONG, "train")},
+}
 
 
 @dataclass(frozen=True)
@@ -217,11 +233,11 @@ def figure_3(side: str, profile: str, repetitions: int = REPETITIONS) -> list[Ru
 
 
 def small_student(profile: str, repetitions: int = REPETITIONS) -> list[Run]:
-    """A student of either side of Fig. 3, distilled with larger steps than the paper's."""
+    """Students of Fig. 3, distilled with larger steps than the paper's, or for longer."""
     return [
-        Run(side, LARGER_STEPS, f"{trial}-{size}", i + 1, profile, S=S, widths=WIDTHS[side][size])
-        for side, size in TRIED.items()
-        for trial, S in WITH_LARGER_STEPS.items()
+        Run(side, row, f"{trial}-{size}", i + 1, profile, S=S, widths=WIDTHS[side][size])
+        for (side, size), trials in TRIALS.items()
+        for trial, (row, S) in trials.items()
         for i in range(repetitions)
     ]
 

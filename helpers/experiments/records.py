@@ -21,7 +21,7 @@ from helpers.experiments.declared import (
     PROFILES,
     QUICK,
     TABLE_1,
-    TRIED,
+    TRIALS,
     WIDTHS,
     Row,
     Run,
@@ -341,15 +341,17 @@ def of_learned(found: list[dict[str, float]], measure: str) -> str:
 
 
 def small_students(profile: str = "full", folder: Path = DATA):
-    """A student of either side of Fig. 3, distilled in several ways, as a pandas table."""
+    """Students of Fig. 3, distilled in several ways, as a pandas table."""
     import pandas as pd
 
     rows = {}
-    for side, size in TRIED.items():
-        students = [run for run in figure_3(side, profile, 1) if run.widths == WIDTHS[side][size] and not run.labels]
-        for run in students + [run for run in small_student(profile, 1) if run.experiment == side]:
-            rows[SIDES[side], size, run.S, run.row.distillation_lr[0]] = cells([run], "distilled", folder)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["what shrinks", "size", "S", "learning rate"])
+    for side, size in TRIALS:
+        runs = [run for run in figure_3(side, profile, 1) if not run.labels] + small_student(profile, 1)
+        for run in (run for run in runs if run.experiment == side and run.widths == WIDTHS[side][size]):
+            how = run.S, run.row.distillation_epochs, run.row.distillation_lr[0]
+            rows[SIDES[side], size, *how] = cells([run], "distilled", folder)
+    names = ["what shrinks", "size", "S", "epochs", "learning rate"]
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(names)
 
 
 def speed(folder: Path = DATA):

@@ -8,7 +8,7 @@ BY_PROFILE = {
     "Table 1, right: what the student is distilled on": records.right,
     "LeNet and LeNetAll at ten times the learning rate": records.learning_rates,
     "Figure 3: students that are smaller than their teacher": records.sizes,
-    "Two of them, distilled with larger steps": records.small_students,
+    "Some of them, distilled with larger steps or for longer": records.small_students,
 }
 # Of the schedule that they have been declared for.
 OTHERS = {
