@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 from torchvision.ops import StochasticDepth
 
-from helpers import gates, networks, predictors, prefix
+from helpers import folding, gates, networks, predictors, prefix
 from helpers.dropconnect import DropConnect
 from helpers.experiments.running import compile_whole
 from tests.conftest import graphs_are_compiled
@@ -489,6 +489,50 @@ def test_where_masks_cannot_share_a_pass_their_mean_is_that_of_passes_one_by_one
     with gates.sampling(model):
         expected = from_seed(lambda: sum(model(x).softmax(-1) for _ in range(8)) / 8)
     torch.testing.assert_close(predictors.monte_carlo(model, x, 8, seed=1), expected)
+
+
+class Masked(nn.Module):
+    """A network with a class that no example may have; `mixes` what examples have in common into them behind the gate."""
+
+    def __init__(self, fill, mixes=False):
+        super().__init__()
+        self.a, self.drop, self.c = nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, K)
+        self.fill, self.mixes = fill, mixes
+        self.register_buffer("never", torch.arange(K) == 1)
+
+    def forward(self, x):
+        if isinstance(x, torch.Tensor):  # and no symbol of what follows the code
+            x = x / 20
+        h = self.drop(self.a(x).relu())
+        return self.c(h - h.mean(0) if self.mixes else h).masked_fill(self.never, self.fill)
+
+
+@pytest.mark.parametrize("fill", [-1e9, float("-inf")])
+def test_a_masked_class_does_not_hide_that_halves_return_something_else(fill):
+    torch.manual_seed(0)
+    model, x = Masked(fill), 20 * torch.randn(4, 6)
+    with gates.sampling(model):
+        expected = from_seed(lambda: sum(model(x).softmax(-1) for _ in range(8)) / 8)
+    torch.testing.assert_close(predictors.monte_carlo(model, x, 8, seed=1), expected)
+
+
+@pytest.mark.parametrize("fill", [-1e9, float("-inf")])
+def test_a_masked_class_does_not_hide_that_examples_are_mixed(fill):
+    model = Masked(fill, mixes=True)
+    with gates.sampling(model):
+        assert not prefix.halved(model, torch.randn(5, 6)).folds
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_are_the_same_but_for_rounding(dtype):
+    a = torch.tensor([[3.0, 0.5, -1e9], [2.0, -0.001, float("nan")]], dtype=dtype)
+    rounded, other = a.clone(), a.clone()
+    rounded[0, 0] *= 1 + torch.finfo(dtype).eps
+    other[0, 1] += 0.1
+    assert folding.same(a, a) and folding.same(a, rounded) and folding.same(a[:0], a[:0])
+    assert not folding.same(a, other) and not folding.same(a, a[:1]) and not folding.same(a, a.nan_to_num())
+    smallest = torch.finfo(dtype).tiny / 4  # what is left of a probability has few digits
+    assert folding.same(torch.tensor([1.0, smallest], dtype=dtype), torch.tensor([1.0, 2 * smallest], dtype=dtype))
 
 
 class Skips(nn.Module):
