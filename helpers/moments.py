@@ -151,8 +151,9 @@ def normal_points(k: int) -> Tensor:
 
 
 def unnested(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Names and layers of an `nn.Sequential` in order, with the layers of sequences inside it in their place."""
-    if type(model).forward is not nn.Sequential.forward:
+    """Names and layers of an `nn.Sequential` in order, with the layers of sequences inside it in their place, unless they are
+    modified."""
+    if type(model).forward is not nn.Sequential.forward or is_modified(model):
         yield name, model
         return
     for child, layer in model._modules.items():  # named_children() leaves out the second use of a layer

@@ -317,6 +317,32 @@ def test_a_hook_which_may_make_anything_of_what_enters_a_unit_is_refused(i):
         predictors.fast_dropout(model, torch.randn(2, 4))
 
 
+MODIFIED = {
+    "hook": lambda layer: layer.register_forward_hook(lambda layer, args, y: 5 * y),
+    "pre-hook": lambda layer: layer.register_forward_pre_hook(lambda layer, args: (5 * args[0],)),
+    "forward": lambda layer: setattr(layer, "forward", lambda z, forward=layer.forward: 5 * forward(z)),
+}
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("change", MODIFIED)
+def test_a_sequence_with_gates_that_is_modified_is_refused(inner, change):
+    modified = nn.Sequential(nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 3))
+    MODIFIED[change](modified)
+    model = nn.Sequential(nn.Linear(4, 4), modified) if inner else modified
+    with pytest.raises(TypeError, match=r"Sequential.*without hooks"):
+        predictors.fast_dropout(model, torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("change", MODIFIED)
+def test_a_sequence_before_the_gates_that_is_modified_is_called_as_it_is(change):
+    modified, rest = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), [nn.Dropout(0.5), nn.Linear(4, 3)]
+    MODIFIED[change](modified)
+    x = torch.randn(2, 4)
+    found = predictors.fast_dropout(nn.Sequential(modified, *rest), x)
+    torch.testing.assert_close(found, predictors.fast_dropout(nn.Sequential(*rest), modified(x)))
+
+
 def test_pooling_after_a_gate_is_refused():
     with pytest.raises(TypeError, match="'pool1', MaxPool2d"):
         predictors.fast_dropout(networks.LeNetAll(), torch.randn(2, 1, 28, 28))
