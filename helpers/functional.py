@@ -65,8 +65,8 @@ def drops_in_forward(module: nn.Module) -> bool:
     """Whether code of `module` names both `self.training` and a functional dropout, dropping attention or random numbers.
 
     The methods and properties of its class are read, decorated or not, the functions that it keeps, and those that they
-    call by name; PyTorch's own are not, nor those that are apart from a forward (`is_apart`). The rate is not known: it may
-    be zero.
+    call by name; PyTorch's own are not, nor those that are apart from a forward (`is_apart`), unless it calls them. The rate is
+    not known: it may be zero.
     """
     found = code_of(module)
     return "training" in found and not found.isdisjoint(DRAWING)
@@ -121,12 +121,18 @@ def code_of(module: nn.Module) -> set:
 @cache
 def own_code(kind: type[nn.Module]) -> set:
     """What is `reached` from the members of `kind` and of those of its bases that are not PyTorch's."""
-    members = [item for base in kind.__mro__ if not of_pytorch(base) for item in vars(base).items()]
-    return reached(member for name, member in members if not is_apart(name) and not isinstance(member, str))
+    bases = [base for base in kind.__mro__ if not of_pytorch(base)]
+    members = [(n, member) for base in bases for n, member in vars(base).items() if not isinstance(member, str)]
+    called, more = set(), {"forward"}
+    while more:
+        called |= more
+        code = reached(member for name, member in members if name in called)
+        more = {name for name, _ in members if name in code} - called
+    return reached(member for name, member in members if name in called or not is_apart(name))
 
 
 def is_apart(name: str) -> bool:
-    """Whether a method is called as those are that take no part in a forward: that draw the first weights, such as
+    """Whether a method is named as those are that take no part in a forward: that draw the first weights, such as
     `reset_parameters` and `_init_weights`, that load or save them, or that are a step of a loop, such as `training_step`."""
     return "init" in name or name.startswith(("reset", "load", "save")) or name in STEPS
 
@@ -164,19 +170,28 @@ def mentioned(code: CodeType, scope: dict, outer: dict) -> Iterator[object]:
         if operation in ("LOAD_ATTR", "LOAD_METHOD"):
             if not isinstance(value, ModuleType):
                 yield name
-            value = getattr(value, name, missing)
+            value = attribute(value, name, missing)
         elif operation in ("LOAD_GLOBAL", "LOAD_NAME"):
             value = scope.get(name, missing)
         elif "LOAD_FAST" in operation or operation == "LOAD_DEREF":
             *before, name = name if isinstance(name, tuple) else (name,)  # newer versions of Python load two at once
-            yield from (local.get(other) for other in before)
+            yield from (thing for other in before if not isinstance(thing := local.get(other), str))
             value = local.get(name, missing)
         else:
             value = missing
-        yield value
+        if not isinstance(value, str):  # a text that the code uses, which may be any word
+            yield value
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from mentioned(constant, scope, local)
+
+
+def attribute(value: object, name: str, missing: object) -> object:
+    """``value.name``, or `missing`, whatever comes of asking: a module or a configuration may want to be set up first."""
+    try:
+        return getattr(value, name, missing)
+    except Exception:
+        return missing
 
 
 def closure(function: FunctionType) -> dict[str, object]:
@@ -198,7 +213,7 @@ def imported(code: CodeType) -> dict[str, object]:
         elif operation == "IMPORT_NAME":
             module = value = sys.modules.get(name if names else name.partition(".")[0])
         elif operation == "IMPORT_FROM":
-            value = getattr(value, name, None)  # of a, and of a.b, in ``import a.b.c as d``
+            value = attribute(value, name, None)  # of a, and of a.b, in ``import a.b.c as d``
         elif operation.startswith("STORE") and module is not None:
             found[name[0] if isinstance(name, tuple) else name] = value
             value = module  # from which more may be imported

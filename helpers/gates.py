@@ -7,6 +7,9 @@ hook back afterwards, also after an exception:
     sampling(model)       gates are drawn afresh in every pass, and nothing else is random
     fixed(model, masks)   gates are what you say they are: one member of the ensemble, f_{Θ,σ}
 
+For that the modes of its modules are set, which all threads see: a network is for one thread at a time, and others need copies
+of their own.
+
 Gates are *inverted*: a kept unit is multiplied by 1 / (1 - p), so that the expected value of what leaves
 the layer is what entered it, and no rescaling is left to do at test time.
 """
@@ -74,7 +77,7 @@ def rate_attribute(module: nn.Module) -> str | None:
     """The attribute that holds the rate of a layer of a kind that can drop; ``None`` for any other kind."""
     if isinstance(module, UNITS + CHANNELS + CONNECTIONS + OTHERS) or is_stochastic_depth(module):
         return "p"
-    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and not isinstance(module.dropout, nn.Module):
         return "dropout"
     return None
 

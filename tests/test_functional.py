@@ -295,6 +295,72 @@ def test_what_a_loop_calls_is_no_dropout():
     torch.testing.assert_close(predictors.monte_carlo(model, x, 20_000, seed=0), exact, atol=0.01, rtol=0)
 
 
+class CallsWhatIsNamedAsIfApart(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.initial_block, self.c = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def reset_gate(self, h):
+        return self.save_some(h)
+
+    def save_some(self, h):
+        return F.dropout(h, 0.5, self.training)
+
+    def reset_parameters(self):
+        self.c.weight.data.normal_()
+
+    def forward(self, x):
+        return self.c(self.reset_gate(self.initial_block(x)))
+
+
+def test_what_a_forward_calls_is_read_whatever_its_name():
+    assert list(gates.stochastic_layers(CallsWhatIsNamedAsIfApart())) == [""]
+
+
+class WantsToBeSetUp:
+    def __getattr__(self, name):
+        raise RuntimeError(f"set me up before {name} is read")
+
+
+CONFIGURATION, METHOD = WantsToBeSetUp(), "sample"
+
+
+class NamesThings(nn.Module):
+    """In training mode it returns more than logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.method = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 3)), METHOD
+
+    def rate(self):
+        return CONFIGURATION.rate
+
+    def forward(self, x):
+        return (self.layers(x), METHOD) if self.training else self.layers(x)
+
+
+def test_no_object_that_code_names_ends_the_reading_of_it_and_no_text_is_a_name():
+    assert list(gates.stochastic_layers(NamesThings())) == ["layers.0"]
+
+
+class AttentionOfItsOwn(nn.MultiheadAttention):
+    """Keeps a layer where PyTorch's attention keeps a rate."""
+
+    def __init__(self):
+        super().__init__(4, 1, batch_first=True)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+        return self.out_proj(self.dropout((q @ k.mT).softmax(-1)) @ v)
+
+
+def test_a_layer_in_the_place_of_a_rate_is_a_layer():
+    model = nn.Sequential(AttentionOfItsOwn(), nn.Linear(4, 3))
+    assert gates.rates(model) == {"0.dropout": 0.5}
+    assert not gates.stochastic_layers(gates.remove(model))
+
+
 def test_a_function_that_forward_calls_may_be_written_anew():
     """As in a notebook, whose cells are edited and run again."""
     cell = {"nn": nn, "F": F, "__name__": "cell"}
