@@ -76,10 +76,11 @@ def load(path: Path, settings: dict, device: torch.device) -> dict[str, Any] | N
     return state
 
 
-def fingerprint(tensors: Iterable[Tensor]) -> int:
-    """A checksum of shapes and values: equal for equal tensors, and almost surely different otherwise."""
+def fingerprint(values: Iterable[Any]) -> int:
+    """A checksum of the shapes and values of tensors: equal for equal ones, and almost surely different otherwise. Of what else
+    there is, such as the extra state of a module, nothing counts."""
     total = 0
-    for tensor in tensors:
+    for tensor in (value for value in values if isinstance(value, Tensor)):
         total = zlib.crc32(repr((tensor.dtype, tuple(tensor.shape))).encode(), total)
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         total = zlib.crc32(flat.view(torch.uint8).numpy() if flat.numel() else b"", total)

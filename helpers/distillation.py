@@ -94,7 +94,7 @@ def distill(
     progress : whether to show a progress bar with loss and learning rate.
     checkpoint : file to write after each epoch. If it exists, distillation continues from it, to the same weights; those
         with which `student` comes are then of no account. Of a Dataset or DataLoader it remembers kind and length alone,
-        and nothing of a random generator of its own.
+        and nothing of a random generator of its own; with persistent workers it gives other batches to a run that continues.
 
     Returns
     -------

@@ -33,15 +33,15 @@ def schedule(lr: LearningRate, epochs: int) -> dict[int, float]:
 
     Raises
     ------
-    ValueError : if a rate is not positive, or no rate is given for epoch 0.
+    ValueError : if a rate is not positive and finite, or no rate is given for epoch 0.
     TypeError : if `lr` is a list.
     """
     if isinstance(lr, list | tuple):
         raise TypeError(f"a learning rate is a number or {{epoch: rate from then on}}, not {lr!r}")
     stages = lr if isinstance(lr, Mapping) else {0: lr, max(1, epochs * 2 // 3): lr / 10}
     stages = {int(start): float(rate) for start, rate in stages.items()}
-    if 0 not in stages or min(stages.values()) <= 0:
-        raise ValueError(f"learning rates must be positive and start at epoch 0, not {lr!r}")
+    if 0 not in stages or not all(0 < rate < math.inf for rate in stages.values()):
+        raise ValueError(f"learning rates must be positive and finite and start at epoch 0, not {lr!r}")
     return stages
 
 
@@ -110,7 +110,7 @@ def descend(
                 "lr": rates,
                 **hyperparameters,
                 "seed": seed,
-                "parameters": {name: list(value.shape) for name, value in model.state_dict().items()},
+                "parameters": {n: list(v.shape) for n, v in model.state_dict().items() if isinstance(v, Tensor)},
                 "trained": [name for name, p in model.named_parameters() if p.requires_grad],
                 **settings(),
             }

@@ -503,6 +503,20 @@ def test_dropout_that_is_always_on_is_told_from_none(do):
         do(nn.Sequential(AlwaysDrops()), X)
 
 
+def test_one_row_of_logits_in_bfloat16_is_not_taken_for_probabilities_nor_these_for_none():
+    near_one = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))
+    near_one[1].weight.data.zero_()
+    near_one[1].bias.data = torch.tensor([0.5, 0.508])
+    near_one.bfloat16()
+    x = X[:1].bfloat16()
+    torch.testing.assert_close(predictors.standard(near_one, x)[0, 1].item(), 0.502, atol=1e-3, rtol=0)
+    ends_in_softmax = teacher(nn.Softmax(-1)).bfloat16()
+    with pytest.raises(ValueError, match="returns probabilities"):
+        predictors.standard(ends_in_softmax, x)
+    mean = predictors.geometric(ends_in_softmax, X.bfloat16(), 20, output=lambda p: p)
+    torch.testing.assert_close(mean.sum(-1), torch.ones(len(X)))
+
+
 def test_classes_that_are_not_last_are_refused():
     model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout2d(0.5), nn.Conv2d(4, 2, 3, padding=1))
     how = {"epochs": 1, "progress": False}

@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from helpers import datasets, gates, precision, sgd
+from helpers.distillation import distill
 from helpers.training import train
 
 N, D, K = 20, 6, 3
@@ -140,9 +141,9 @@ def test_a_single_epoch_runs_at_the_rate_that_was_asked_for():
     assert [rate for epoch, rate in stages.items() if epoch < 1] == [0.7]
 
 
-@pytest.mark.parametrize("lr", [0, -0.1, {}, {1: 0.1}, {0: 0.1, 5: 0}])
+@pytest.mark.parametrize("lr", [0, -0.1, {}, {1: 0.1}, {0: 0.1, 5: 0}, float("nan"), float("inf")])
 def test_a_schedule_that_makes_no_sense_is_refused(lr):
-    with pytest.raises(ValueError, match="learning rates must be positive and start at epoch 0"):
+    with pytest.raises(ValueError, match="learning rates must be positive and finite and start at epoch 0"):
         train(network(), *examples(), lr=lr, progress=False)
 
 
@@ -200,6 +201,30 @@ def test_an_interrupted_run_comes_to_the_weights_of_an_uninterrupted_one(step, p
 def test_the_checkpoint_makes_no_difference_to_the_run(path):
     assert_same_to_the_bit(train(network(), *examples(), checkpoint=path, **RUN), train(network(), *examples(), **RUN))
     assert [file.name for file in path.parent.iterdir()] == ["net.ckpt"]
+
+
+class WithExtraState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.kept = network(), None
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        self.kept = state
+
+
+def test_a_network_with_extra_state_is_resumed_with_it(path):
+    done = train(WithExtraState(), *examples(), checkpoint=path, **RUN)
+    again = train(WithExtraState(), *examples(), perturb=None, checkpoint=path, **RUN)
+    assert again.kept == {"version": 1}
+    assert_same_to_the_bit(again.layers, done.layers)
+    student = distill(done, examples()[0], epochs=1, checkpoint=path.with_name("student"), progress=False)
+    assert student.layers
 
 
 def test_a_finished_run_is_returned_without_a_step(path):
