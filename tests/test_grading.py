@@ -1,5 +1,6 @@
 """Whatever students hand in, the run ends, and each gets the points that are deserved."""
 
+import io
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from helpers import pages
+from helpers import pages, printing
 from helpers.course import __main__ as command
 from helpers.course import autograding, exercises, grading, submissions
 
@@ -141,6 +142,8 @@ LOOP = "    while True:\n        pass"
 BOMB = "    return [bytearray(2**28) for _ in range(10**6)]"
 EXIT = "    import os\n    os._exit(0)"
 ENDS_A_LINE = f"    print(file=sys.stderr)\n{RIGHT}"
+DOTS = f"    print('..', end='')\n{RIGHT}"
+RETURNS = f"    print('\\rstep', end='')\n{RIGHT}"
 WARNS = f"    print('nearly there', file=sys.stderr)\n{RIGHT}"
 
 # What is handed in, and what the two exercises must get.
@@ -159,6 +162,7 @@ SUBMISSIONS = {
     "flood": (lambda released: answered(released, FLOOD, TALKS), 0, "printed without end", 1, "^Correct: [^\n]*$"),
     "gap copied": (with_gaps_copied, 1, "Correct", 0, r"this is KL\(ŷ ‖ y\)"),
     "checks copied": (with_checks_copied, 1, "Correct", 1, "Correct"),
+    "no ends of lines": (lambda released: answered(released, DOTS, RETURNS), 1, "^Correct: ", 1, "^Correct: "),
     "half an emoji": (with_half_an_emoji, 0, "could not be graded: UnicodeEncodeError", 0, "could not be graded"),
     "Smith [Bob]": (split, 1, "Correct", 1, "Correct"),
     "no JSON": (lambda released: None, 0, "cannot be read as a notebook", 0, "cannot be read"),
@@ -448,6 +452,25 @@ def test_what_an_output_has_no_sign_for_is_spelt_out(table):
     assert ended.returncode == 0 and ended.stdout.decode("cp1252").strip() == table.replace("Ł", "\\u0141").replace(
         "ŷ", "\\u0177"
     ).replace("‖", "\\u2016")
+
+
+def test_a_notebook_s_output_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    printing.spell_out()
+    print("ŷ")
+    assert sys.stdout.getvalue() == "ŷ\n"
+
+
+def test_grading_that_is_interrupted_says_so_in_a_line(tmp_path, monkeypatch, capsys):
+    def interrupted(submissions):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grading, "grade", interrupted)
+    monkeypatch.setattr(sys, "argv", ["course", "grade", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "python -m helpers.course: interrupted; no grades have been written\n"
 
 
 @pytest.mark.parametrize(("submissions", "grades"), [("all", "all"), ("all/mine", "all"), ("all", "all/grades")])

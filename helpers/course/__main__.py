@@ -26,6 +26,8 @@ def main() -> None:
                 table = grading.grade(arguments.submissions)
             except ValueError as error:
                 parser.error(str(error))
+            except KeyboardInterrupt:
+                parser.exit(130, f"{parser.prog}: interrupted; no grades have been written\n")
             print(grading.summary(table).to_string())
             print(f"\nWhy, and each notebook as it was run: {grading.place(arguments.submissions)} (grades.csv)")
 

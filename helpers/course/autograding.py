@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections import Counter
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
@@ -93,7 +94,11 @@ def autograde(job: Path, name: str, limits: Limits) -> None:
     with (job / "log.txt").open("w") as log, redirect_stderr(log):
         logging.basicConfig(stream=log, force=True)
         folder = CourseDirectory(config=config, assignment_id=name, student_id="student")
-        Autograde(coursedir=folder, config=config, log=quiet()).start()
+        try:
+            Autograde(coursedir=folder, config=config, log=quiet()).start()
+        except Exception:  # which would be printed across the teacher's progress bar
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def watch(process: BaseProcess, limits: Limits) -> str:
@@ -209,4 +214,6 @@ def remark(check: NotebookNode) -> str:
         said = words if name == "Unsolved" else f"{name}: {words}".rstrip(": ")
         return next(iter(said.splitlines()), "")[:LONGEST]
     said = "".join(output.get("text", "") for output in check.outputs)
-    return next(reversed(said.strip().splitlines()), "no word from the check")[:LONGEST]
+    line = next(reversed(said.strip().splitlines()), "no word from the check")
+    _, correct, why = line.rpartition("Correct: ")  # before which a function may have printed without ending its line
+    return (correct + why)[:LONGEST]
