@@ -101,15 +101,20 @@ def tour() -> None:
     """Run the tour, print its table, and leave it as a page."""
     print("Running the tour: training, averaging and distilling a network on 4,000 digits, in about a minute.")
     notebook = execute(NOTEBOOKS / "00_tour.py")
+    print(*outputs(notebook, "table", "text/plain"), sep="\n")
     target = BUILD / "00_tour.html"
     write(target, page(notebook))
-    print(*outputs(notebook, "table", "text/plain"), sep="\n")
     print(f"\nThe page, with the pictures: {target.as_uri()}\nTo open the suite and move the sliders: make lab")
+
+
+def known() -> list[str]:
+    """The names of all notebooks, in their order."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.py"))
 
 
 def run(names: list[str]) -> None:
     """Execute the notebooks `names` (all of them by default) and write each .ipynb with its outputs."""
-    for source in [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("[0-9]*.py")):
+    for source in [NOTEBOOKS / f"{name}.py" for name in names or known()]:
         notebook = execute(source)
         write(source.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
         for number, picture in enumerate(outputs(notebook, "picture", "image/png")):
@@ -174,6 +179,8 @@ def main() -> None:
         case "tour":
             tour()
         case "run":
+            if unknown := set(arguments.names) - set(known()):
+                parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known())}")
             run(arguments.names)
         case "links":
             links()

@@ -72,6 +72,24 @@ def test_the_commands_leave_what_they_say(command, notebook, tmp_path, monkeypat
         nbformat.validate(nbformat.read(tmp_path / "00_tour.ipynb", as_version=4))
 
 
+def test_the_table_is_printed_though_the_page_cannot_be_written(notebook, monkeypatch, capsys):
+    def write(path, content):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(pages, "execute", lambda source: notebook)
+    monkeypatch.setattr(pages, "write", write)
+    with pytest.raises(PermissionError):
+        pages.tour()
+    assert "42" in capsys.readouterr().out.splitlines()
+
+
+def test_a_name_that_no_notebook_has_is_answered_with_those_that_there_are(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pages", "run", "00_tour", "00_tour.ipynb"])
+    with pytest.raises(SystemExit):
+        pages.main()
+    assert "there is no 00_tour.ipynb; there are 00_tour, 01_dropout, " in capsys.readouterr().err
+
+
 def test_the_pictures_of_tagged_cells_are_written_for_the_readme(tmp_path, monkeypatch):
     def shown(png):
         return new_output("display_data", {"image/png": base64.b64encode(png).decode()})
