@@ -1019,6 +1019,12 @@ def kept(folder):
     return content
 
 
+def test_a_record_without_settings_is_named(kept, folder):
+    running.write(records.record(small(), folder), {"format": 1})
+    with pytest.raises(ValueError, match=r"mnist-lenet.*is not a record of a run \(it has no settings\); remove it"):
+        run_here(small(), folder)
+
+
 @pytest.mark.parametrize(("change", "message"), OTHER_SETTINGS)
 def test_records_and_teachers_that_were_made_with_other_settings_are_not_taken(kept, change, message, folder):
     row = replace(SMALL, **change)

@@ -73,6 +73,8 @@ def made_for(run: Run, path: Path) -> dict:
     ValueError : if it is damaged, has a newer format, or was made with other settings of the row, with those that differ.
     """
     content = read(path)
+    if "settings" not in content:
+        raise ValueError(f"{path} is not a record of a run (it has no settings); remove it, and it is run again")
     there, here = content["settings"], json.loads(json.dumps(of_row(run)))  # where tuples are lists, as in a file
     if different := [name for name in here if name in there and there[name] != here[name]]:  # older records name fewer
         lines = [f"  {name}: {there[name]!r} there, {here[name]!r} here" for name in different]
