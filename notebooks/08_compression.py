@@ -372,7 +372,7 @@ print("8 units: three times nearer to the ideal:", one_seen[8]["KL to ideal"] < 
 # and the student is more than five times nearer to the ideal. (Labels without dropout have no use for the other 56 units
 # either: the orange triangles of the left half, of which more further down, are at 18.0 % with 64 units and 17.6 % with 8.
 # In the second figure one of them is missing. Its distance is infinite, since the network with 8 units is so sure of some
-# answers that another class, which a member of the ensemble may choose, has a probability that rounds to zero.)
+# answers that another class, which the ensemble does not rule out, has a probability that rounds to zero.)
 
 # %% tags=["nbval-check-output"]
 (largest_steps,) = records.scores([r for r in declared.small_student("full", 1) if r.variant == "larger-steps-4"], "distilled")
