@@ -126,7 +126,7 @@ def own_code(kind: type[nn.Module]) -> set:
     called, more = set(), {"forward"}
     while more:
         called |= more
-        code = reached(member for name, member in members if name in called)
+        code = reached(member for name, member in members if name in more)
         more = {name for name, _ in members if name in code} - called
     return reached(member for name, member in members if name in called or not is_apart(name))
 

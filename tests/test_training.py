@@ -220,7 +220,7 @@ class WithExtraState(nn.Module):
 
 def test_a_network_with_extra_state_is_resumed_with_it(path):
     done = train(WithExtraState(), *examples(), checkpoint=path, **RUN)
-    again = train(WithExtraState(), *examples(), perturb=None, checkpoint=path, **RUN)
+    again = train(WithExtraState(), *examples(), checkpoint=path, **RUN)
     assert again.kept == {"version": 1}
     assert_same_to_the_bit(again.layers, done.layers)
     student = distill(done, examples()[0], epochs=1, checkpoint=path.with_name("student"), progress=False)
