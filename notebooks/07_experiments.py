@@ -552,10 +552,10 @@ else:
 
 # %% [markdown]
 # For LeNetAll it is most of it, for Quick about half. With its first pool mended, a single pass of LeNetAll is less than a
-# third as far from the ideal as weight scaling is, and one of Quick a little more than half as far, and less often wrong. Behind its second pool LeNetAll has as few
-# errors as Monte Carlo. (300 images tell errors apart only roughly.) What is left of the distance is the other thing that
-# weight scaling does not know: that members disagree. This is an experiment and no remedy, since it took 50 masks to have
-# the mean; exercise 1 has that of one pool without any.
+# third as far from the ideal as weight scaling is, and one of Quick a little more than half as far, and less often wrong.
+# Behind its second pool LeNetAll has as few errors as Monte Carlo. (300 images tell errors apart only roughly.) What is
+# left of the distance is the other thing that weight scaling does not know: that members disagree. This is an experiment
+# and no remedy, since it took 50 masks to have the mean; exercise 1 has that of one pool without any.
 
 # %% [markdown]
 # ## Exercises

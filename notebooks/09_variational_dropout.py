@@ -218,10 +218,10 @@ print("local noise lowers it at every α:", all(local < shared for local, shared
 # %% [markdown]
 # ## Where it can be solved: linear regression
 #
-# In linear regression from inputs $X$ [N, D] to targets $t$ [N] with noise of known variance $s^2$ the bound is a formula, and for given $\alpha$ so
-# is the best $\theta$ (equations 16 and 20). Beside it the relevance vector machine (RVM), whose prior
-# $\mathcal N(0, \lambda_i^{-1})$ is fitted to the data (equation 19), and binary dropout with one rate,
-# which is equation 20 with $\alpha = p/(1-p)$ (notebook 01 derives it):
+# In linear regression from inputs $X$ [N, D] to targets $t$ [N] with noise of known variance $s^2$ the bound is a formula,
+# and for given $\alpha$ so is the best $\theta$ (equations 16 and 20). Beside it the relevance vector machine (RVM), whose
+# prior $\mathcal N(0, \lambda_i^{-1})$ is fitted to the data (equation 19), and binary dropout with one rate, which is
+# equation 20 with $\alpha = p/(1-p)$ (notebook 01 derives it):
 #
 # $$\theta_{\text{VD}} = \big(X^\top X + \mathrm{diag}(X^\top X)\,\mathrm{diag}(\alpha)\big)^{-1} X^\top t,
 #   \qquad w_{\text{RVM}} = \big(X^\top X + s^2\,\mathrm{diag}(\lambda)\big)^{-1} X^\top t.$$
