@@ -130,13 +130,14 @@ class AsLong(Row):
 
 
 # Whether small steps keep a student from its teacher if some of its layers start afresh, or have lost units; and whether time
-# does, for which the smallest student is tried that has a rival. {(side, size): {trial: (row, kind of S)}}.
+# does, for which half of the units are tried, and the smallest student that has a rival. {(side, size): {trial: (row, S)}}.
 LARGER_STEPS, AS_LONG = LargerSteps(**vars(QUICK)), AsLong(**vars(QUICK))
 WITH_LARGER_STEPS = {"larger-steps": (LARGER_STEPS, "perturbed"), "larger-steps-train": (LARGER_STEPS, "train")}
+FOR_LONGER = {"as-long-train": (AS_LONG, "train")}
 TRIALS = {
     ("figure-3-left", 56): WITH_LARGER_STEPS,
-    ("figure-3-right", 4): WITH_LARGER_STEPS,
-    ("figure-3-right", 2): {"as-long-train": (AS_LONG, "train")},
+    ("figure-3-right", 4): WITH_LARGER_STEPS | FOR_LONGER,
+    ("figure-3-right", 2): FOR_LONGER,
 }
 
 
