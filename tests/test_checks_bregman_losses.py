@@ -106,6 +106,11 @@ def by_logarithms(f, T):
     return (T * soft(f, T).mean(0).log()).softmax(-1)
 
 
+def members_not_normalised(f, T):
+    q = (f ** (1 / T)).mean(0) ** T
+    return q / q.sum()
+
+
 @SEEDS
 @pytest.mark.parametrize("answer", [by_powers, by_logarithms])
 def test_best_constant_accepts_right_answers(answer, seed, capsys):
@@ -125,8 +130,9 @@ def test_best_constant_accepts_right_answers(answer, seed, capsys):
         (lambda f, T: f.log().mean(0).softmax(-1), "T → ∞ only"),
         (lambda f, T: soft(soft(f, T).mean(0), T), "second time"),
         (lambda f, T: soft(f, T).mean(0) ** T, "divide by the sum"),
-        (lambda f, T: soft(f, 1 / T).mean(0), "there is one with"),
-        (lambda f, T: torch.ones(4) / 4, "there is one with"),
+        (lambda f, T: soft(f, 1 / T).mean(0), "there is another q"),
+        (lambda f, T: torch.ones(4) / 4, "there is another q"),
+        (members_not_normalised, "there is another q"),
     ],
 )
 def test_best_constant_says_what_is_wrong(answer, message, seed):

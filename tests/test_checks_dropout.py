@@ -70,7 +70,9 @@ COMMON = [
         (lambda x, p: x * (torch.rand_like(x) < p) / (1 - p), r"probability of \*dropping\*"),
         (lambda x, p: x * (torch.rand_like(x) >= 0.5) / (1 - p), "it should be about 0.7"),
         (lambda x, p: x * 2 * (torch.rand_like(x) >= p), "it should be 1.429"),
-        (lambda x, p: x * (1 + torch.randn_like(x)), "nothing was dropped"),
+        (lambda x, p: x * (1 + torch.randn_like(x)), "different numbers"),
+        (lambda x, p: nn.functional.dropout(x, p, False), "eval mode"),
+        (lambda x, p: x / (1 - p), "nothing was dropped. Run it again"),
         (lambda x, p: comparison(x, p) * torch.rand_like(x), "different numbers"),
         (shared, "lost the same units"),
         (whole_examples, "kept or lost whole"),
@@ -129,8 +131,12 @@ def more_rows(X, y, p):
     return torch.from_numpy(np.linalg.lstsq(A.numpy(), b.numpy(), rcond=None)[0])
 
 
-@pytest.mark.parametrize("answer", [normal_equations, more_rows])
-@pytest.mark.parametrize("seed", range(5))
+def in_float32(X, y, p):
+    return normal_equations(X.float(), y.float(), p)
+
+
+@pytest.mark.parametrize("answer", [normal_equations, more_rows, in_float32])
+@pytest.mark.parametrize("seed", [*range(5), 240])
 def test_regression_accepts_right_answers(answer, seed, capsys):
     torch.manual_seed(seed)
     checks.regression(answer)

@@ -150,10 +150,10 @@ WARNS = f"    print('nearly there', file=sys.stderr)\n{RIGHT}"
 SUBMISSIONS = {
     "perfect": (lambda released: answered(released, RIGHT, WARNS), 1, "Correct", 1, "Correct"),
     "empty": (lambda released: released, 0, "returns nothing yet", 0, "returns nothing yet"),
-    "infinite loop": (lambda released: answered(released, LOOP, RIGHT), 0, "CellTimeoutError", 1, "Correct"),
+    "infinite loop": (lambda released: answered(released, LOOP, RIGHT), 0, "stopped after .* s in one", 1, "Correct"),
     "memory bomb": (lambda released: answered(released, BOMB, RIGHT), 0, "MemoryError", 1, "Correct"),
     "crash": (lambda released: answered(released, RIGHT, EXIT), 0, "could not be run to its end", 0, "could not"),
-    "deleted cell, syntax error": (without_check, 0, "NameError", 0, "NameError"),
+    "deleted cell, syntax error": (without_check, 0, "NameError", 0, "SyntaxError"),
     "renamed function": (renamed, 0, "NameError", 1, "Correct"),
     "checks edited": (with_a_check_edited_and_one_skipped, 0, r"this is KL\(ŷ ‖ y\)", 0, r"this is KL\(ŷ ‖ y\)"),
     "checks replaced": (with_the_checks_replaced, 0, r"this is KL\(ŷ ‖ y\)", 1, "Correct"),
@@ -202,7 +202,8 @@ def test_each_submission_gets_what_it_deserves(graded, student):
 def test_a_student_without_a_notebook_gets_nothing_and_is_in_the_table(graded):
     rows = graded[graded.student == "nothing"]
     assert list(rows.points) == [0, 0]
-    assert set(rows.remark) == {"not handed in"}
+    expected = "not handed in; homework.ipynb has the name of no notebook of the suite, and is not graded"
+    assert set(rows.remark) == {expected}
 
 
 def test_the_summary_has_a_row_for_each_student_and_a_column_for_each_exercise(graded):
@@ -246,7 +247,7 @@ def lay_out(folder, contents):
 
 
 def chosen(one):
-    return {name: path.relative_to(one).as_posix() for name, path in submissions.choose(one, KNOWN).items()}
+    return {name: path.relative_to(one).as_posix() for name, path in submissions.choose(one, KNOWN).notebooks.items()}
 
 
 def test_of_several_notebooks_of_one_name_the_one_in_the_fewest_folders_is_graded(tmp_path, capsys):
@@ -271,6 +272,24 @@ def test_a_name_that_was_added_to_counts_where_there_is_no_other(tmp_path, capsy
     assert "Ada: tour.ipynb has the name of no notebook of the suite, and is not graded" in lines
 
 
+def test_of_names_that_were_added_to_the_highest_number_counts(tmp_path):
+    paths = ("Copy of 00_tour", "00_tour (2)", "00_tour (10)", "01_dropout", "01_dropout-Copy2")
+    lay_out(tmp_path / "Ada", dict.fromkeys(paths, "{}"))
+    assert chosen(tmp_path / "Ada") == {"00_tour": "00_tour (10).ipynb", "01_dropout": "01_dropout.ipynb"}
+
+
+def test_capitals_and_spaces_in_a_name_cost_nothing(tmp_path):
+    lay_out(tmp_path / "Ada", {"00_Tour": "{}", "01 dropout": "{}"})
+    assert chosen(tmp_path / "Ada") == {"00_tour": "00_Tour.ipynb", "01_dropout": "01 dropout.ipynb"}
+
+
+def test_the_remark_on_what_is_not_graded_says_why(tmp_path):
+    lay_out(tmp_path / "Ada", {"00_tour": '"### BEGIN SOLUTION"'})
+    choice = submissions.choose(tmp_path / "Ada", KNOWN)
+    assert choice.missing("00_tour").startswith("not handed in; 00_tour.ipynb has the solutions in it")
+    assert choice.missing("01_dropout") == "not handed in"
+
+
 def test_a_clone_that_the_set_up_cell_made_is_not_graded(tmp_path, capsys):
     clone = tmp_path / "Ada" / "dropout-distillation"
     lay_out(tmp_path / "Ada", {"handed/in/00_tour": "{}"})
@@ -291,7 +310,7 @@ def test_of_a_folder_without_a_notebook_it_is_said_what_is_in_it(tmp_path, capsy
     assert chosen(tmp_path / "Ada") == {} and not capsys.readouterr().out
     (tmp_path / "Ada" / "hand-in.zip").touch()
     assert chosen(tmp_path / "Ada") == {}
-    assert capsys.readouterr().out == "Ada: no notebook is in it, only empty, hand-in.zip\n"
+    assert capsys.readouterr().out == "Ada: no notebook is in the folder, only empty, hand-in.zip\n"
 
 
 def test_a_notebook_with_solutions_is_not_graded(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Checks of the exercises in notebook 06."""
 
 from collections.abc import Callable
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,8 @@ def distillation_loss(function: Callable[[nn.Module, nn.Module, Tensor, int], Te
 
 def case() -> tuple[nn.Module, nn.Module, Tensor, dict[str, float]]:
     """A teacher with six gates, a student, inputs [N, 4], and what a right loss and plausible wrong ones are on average,
-    chosen so that these lie at least a fifth away from it, and that of KL(q ‖ f) from those that are as large."""
+    chosen so that these lie at least a fifth away from it, and that of KL(q ‖ f) from those that are as large, and none of
+    them so near another that chance could take the one for the other."""
     while True:
         x = torch.randn(32, 4)
         teacher, student = small_network(x), nn.Linear(4, 3)
@@ -109,6 +111,7 @@ def case() -> tuple[nn.Module, nn.Module, Tensor, dict[str, float]]:
                 "classes": right / 3,
             }
         apart = all(abs(value / right - 1) > 0.2 for name, value in means.items() if name != "right")
+        apart = apart and all(abs(a - b) > 0.05 * max(a, b) for a, b in combinations(means.values(), 2))
         large = [means[name] for name in ("undivided", "added up", "cross-entropy")]
         if members.min() > 0 and apart and all(abs(means["reversed"] / other - 1) > 0.2 for other in large):
             return teacher, student, x, means

@@ -166,19 +166,17 @@ def no_points(released: Path, remark: str) -> pd.DataFrame:
     return pd.DataFrame({"exercise": list(checks(read(released))), "points": 0.0, "of": 1.0, "remark": remark})
 
 
-def points(path: Path | None, released: Path, job: Path, limits: Limits) -> pd.DataFrame:
+def points(path: Path, released: Path, job: Path, limits: Limits) -> pd.DataFrame:
     """Points and remark for each exercise of one notebook, as a student handed it in.
 
     Parameters
     ----------
-    path : the notebook, or None if it was not handed in.
+    path : the notebook.
     released : the same in the student edition.
     job : a folder for this notebook alone, with a copy of the gradebook in it; the notebook as it was run stays there,
         in ``graded.ipynb``, and what nbgrader says about it in ``log.txt``.
     """
-    name, table = released.stem, no_points(released, "not handed in")
-    if path is None:
-        return table
+    name, table = released.stem, no_points(released, "no check")
     try:
         text = nbformat.writes(with_checks(read(path), read(released)))
     except Exception as error:  # whatever a student may have saved under this name
@@ -194,26 +192,41 @@ def points(path: Path | None, released: Path, job: Path, limits: Limits) -> pd.D
 
     graded = job / "graded.ipynb"
     (job / "autograded" / "student" / name / f"{name}.ipynb").replace(graded)
-    outcome = {exercise: remark(check) for exercise, check in checks(read(graded)).items()}
+    outcome = remarks(read(graded), limits)
     with Gradebook(f"sqlite:///{job / 'gradebook.db'}") as book:
         grades = book.find_submission_notebook(name, name, "student").grades
         score = {grade.name.removeprefix("check-"): grade.auto_score or 0.0 for grade in grades}
     for exercise, words in outcome.items():
         if not words.startswith("Correct"):  # nbgrader gives a point to a check that was silenced
             score[exercise] = 0.0
-    return table.assign(points=table.exercise.map(score), remark=table.exercise.map(outcome).fillna("no check"))
+    return table.assign(points=table.exercise.map(score), remark=table.exercise.map(outcome).fillna(table.remark))
 
 
-def remark(check: NotebookNode) -> str:
-    """What the check of an exercise said last, in one line; a function may have printed, too."""
-    errors = [output for output in check.outputs if output.output_type == "error"]
-    if errors:  # the last is nbgrader's own, after the interruption of a cell that took too long
+def remarks(graded: NotebookNode, limits: Limits) -> dict[str, str]:
+    """{exercise: what its check said}, or, if that was no more than that there is no such function, why there is none."""
+    found = {exercise: remark(check, limits) for exercise, check in checks(graded).items()}
+    gaps = {grade_id(cell): cell for cell in graded.cells}
+    for exercise, said in found.items():
+        if said.startswith("NameError") and exercise in gaps and errors_of(gaps[exercise]):
+            found[exercise] = remark(gaps[exercise], limits)
+    return found
+
+
+def errors_of(cell: NotebookNode) -> list[NotebookNode]:
+    return [output for output in cell.outputs if output.output_type == "error"]
+
+
+def remark(cell: NotebookNode, limits: Limits) -> str:
+    """What a cell, such as the check of an exercise, said last, in one line; a function may have printed, too."""
+    if errors := errors_of(cell):  # the last is nbgrader's own, after the interruption of a cell that took too long
         name, words = errors[-1].ename, errors[-1].evalue
         if name == "KeyboardInterrupt":
             return "stopped, since it printed without end"
+        if name == "CellTimeoutError":
+            return f"stopped after {limits.cell} s in one cell"
         said = words if name == "Unsolved" else f"{name}: {words}".rstrip(": ")
         return next(iter(said.splitlines()), "")[:LONGEST]
-    said = "".join(output.get("text", "") for output in check.outputs)
+    said = "".join(output.get("text", "") for output in cell.outputs)
     line = next(reversed(said.strip().splitlines()), "no word from the check")
     _, correct, why = line.rpartition("Correct: ")  # before which a function may have printed without ending its line
     return (correct + why)[:LONGEST]

@@ -56,7 +56,7 @@ def grade(
         raise ValueError(f"nbgrader cannot work in {there}, which has {' and '.join(odd)} in it: move the suite")
     known = {path.stem: path for path in exercises.every_notebook()}
     chosen = {readable(one.name): choose(one, known) for one in folders(submissions)}
-    names = sorted(set().union(*chosen.values()))
+    names = sorted(set().union(*(choice.notebooks for choice in chosen.values())))
     if not names:
         raise ValueError(f"no notebook of the suite is in a folder of {submissions}: expected STUDENT/00_tour.ipynb")
 
@@ -72,7 +72,10 @@ def grade(
             try:
                 job.mkdir()
                 shutil.copy(course / "gradebook.db", job)
-                table = autograding.points(chosen[student].get(name), as_released, job, limits)
+                if path := chosen[student].notebooks.get(name):
+                    table = autograding.points(path, as_released, job, limits)
+                else:
+                    table = autograding.no_points(as_released, chosen[student].missing(name))
             except Exception as error:  # whatever is odd about this notebook, the others' points are kept
                 table = autograding.no_points(as_released, f"could not be graded: {type(error).__name__}")
             for leftover in ("submitted", "autograded"):

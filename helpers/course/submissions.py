@@ -1,7 +1,9 @@
 """What students hand in, and which of it is graded."""
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -32,38 +34,77 @@ def folders(submissions: Path) -> list[Path]:
     return [path for path in paths if path.is_dir()]
 
 
+def spelled(path: Path) -> str:
+    """The name of `path` as those of the suite are spelled: "00_tour" for "00 Tour.ipynb"."""
+    return re.sub("[ -]", "_", path.stem.casefold())
+
+
 def named(path: Path, known: Iterable[str]) -> str | None:
-    """The notebook whose name is in that of `path`, as in "Copy of 00_tour" and "00_tour (1)"."""
-    return next((name for name in known if name in path.stem), None)
+    """The notebook whose name is in that of `path`, as in "Copy of 00_tour", "00_Tour" and "00_tour (1)"."""
+    return next((name for name in known if name in spelled(path)), None)
 
 
-def choose(one: Path, known: Iterable[str]) -> dict[str, Path]:
-    """{name: notebook} of those to grade in the folder `one` of a student; what is left out is printed.
+def number(path: Path, name: str | None) -> int:
+    """The last number after the notebook's `name` in that of `path`, 2 in "00_tour (2)" and "00_tour-Copy2"; otherwise 0."""
+    _, _, added = spelled(path).partition(name or path.stem)
+    return int((re.findall(r"[0-9]+", added) or [0])[-1])
+
+
+@dataclass
+class Choice:
+    """What is graded of one student, {name: notebook}, and why what else was found is not.
+
+    `left_out` has {name of a notebook of the suite: reasons}, and under ``None`` those that belong to no notebook.
+    """
+
+    notebooks: dict[str, Path] = field(default_factory=dict)
+    left_out: dict[str | None, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, student: str, name: str | None, why: str) -> None:
+        say(f"{student}: {why}")
+        self.left_out.setdefault(name, []).append(readable(why))
+
+    def missing(self, name: str) -> str:
+        """The remark on notebook `name`, which is not graded."""
+        return "; ".join(["not handed in", *self.left_out.get(name, []), *self.left_out.get(None, [])])
+
+
+def choose(one: Path, known: Iterable[str]) -> Choice:
+    """What to grade in the folder `one` of a student; what is left out is printed.
 
     Of several notebooks of one name it is the one in the fewest folders. One whose name has been added to counts where
-    there is no other.
+    there is no other; of those it is the one with the highest number, "00_tour (2)" before "00_tour (1)".
     """
+    choice = Choice()
     # In Colab the set-up cell fetches the suite, with its solutions, to beside the notebook. The student edition may
     # have been unpacked under the same name, but it has no .py halves.
     clones = [path for path in sorted(one.rglob("dropout-distillation")) if any(path.glob("notebooks/[0-9]*.py"))]
     for clone in clones:
-        say(f"{one.name}: {clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded")
+        choice.leave_out(
+            one.name, None, f"{clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded"
+        )
     files = [path for path in one.rglob("[!.]*") if path.is_file()]
     files = [path for path in files if not any(path.is_relative_to(clone) for clone in clones)]
     paths = [path for path in files if path.suffix == ".ipynb"]
     if files and not paths:
-        say(f"{one.name}: no notebook is in it, only {', '.join(sorted(path.name for path in one.iterdir()))}")
-    chosen: dict[str, Path] = {}
-    for path in sorted(paths, key=lambda path: (path.stem not in known, len(path.parts), path)):
-        name, where = named(path, known), f"{one.name}: {path.relative_to(one)}"
+        found = ", ".join(sorted(path.name for path in one.iterdir()))
+        choice.leave_out(one.name, None, f"no notebook is in the folder, only {found}")
+
+    def order(path: Path) -> tuple:
+        return path.stem not in known, len(path.parts), -number(path, named(path, known)), path
+
+    for path in sorted(paths, key=order):
+        name, where = named(path, known), path.relative_to(one)
         if name is None:
-            say(f"{where} has the name of no notebook of the suite, and is not graded")
+            choice.leave_out(one.name, None, f"{where} has the name of no notebook of the suite, and is not graded")
         elif has_solutions(path):
-            say(f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded")
-        elif name in chosen:
-            say(f"{where} is not graded: there is {chosen[name].relative_to(one)} too, and that is")
+            why = f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded"
+            choice.leave_out(one.name, name, why)
+        elif name in choice.notebooks:
+            why = f"{where} is not graded: there is {choice.notebooks[name].relative_to(one)} too, and that is"
+            choice.leave_out(one.name, name, why)
         else:
-            chosen[name] = path
+            choice.notebooks[name] = path
             if path.stem != name:
-                say(f"{where} is taken for {name}.ipynb")
-    return chosen
+                say(f"{one.name}: {where} is taken for {name}.ipynb")
+    return choice
