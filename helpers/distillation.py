@@ -1,10 +1,12 @@
 """Algorithm 2: dropout distillation (Rota Bulò et al. 2016, section 4)."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +19,11 @@ from helpers.functional import of_pytorch, runs_own_code
 from helpers.inputs import Inputs, call, device_of, each, require_positive, size
 from helpers.precision import mixed_precision
 from helpers.predictors import (
+    EXAMPLES_APART,
     Output,
     explained,
     full_precision,
+    mixes,
     predictions,
     require_examples_first,
     require_logits,
@@ -63,8 +67,8 @@ def distill(
 
     Parameters
     ----------
-    teacher : any network with dropout in it, returning logits [N, K], or [N, T, K] for T predictions of each example: the
-        classes are always last. All its dropout draws; where a part was trained in eval mode, `gates.remove` its rates.
+    teacher : any network with dropout in it, returning logits [N, K], or [N, T, K] for T predictions of each example:
+        examples are always first (``batch_first=True``), classes last. All its dropout draws; where a part was trained in eval mode, `gates.remove` its rates.
     inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. Labels that it yields beside
         them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
     student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share nothing
@@ -147,6 +151,12 @@ def distill(
             if first:
                 require_draws(teacher, x, partial(predictions, output))
                 require_deterministic(student, x, partial(predictions, output))
+                if mixes(teacher, x):
+                    warnings.warn(
+                        f"What {type(teacher).__name__} makes of an example depends on the others in its batch, and these are "
+                        f"drawn at random. {EXAMPLES_APART}",
+                        stacklevel=4,
+                    )
             with drawing, torch.no_grad():
                 passes = [call(teacher, each(torch.clone, x)) for _ in range(samples)]
             logits = call(student, x)
@@ -154,7 +164,7 @@ def distill(
         if first:
             require_logits(passes[0], output)
             require_logits(logits, output)
-            require_same_shape(output(full[0]), output(q))
+            require_same_shape(output(full[0]), output(q), passes[0], logits)
             require_examples_first(output(q), n)
             require_classes(output(q))
             require_gradients_of_its_own(output(q), teacher)
@@ -215,9 +225,14 @@ def loss_of_logits(loss: Loss, output: Output) -> Loss:
     return lambda f, logits: loss(f, output(logits))
 
 
-def require_same_shape(f: Tensor, q: Tensor) -> None:
+def require_same_shape(f: Tensor, q: Tensor, of_teacher: Any, of_student: Any) -> None:
+    """Raise ValueError unless predictions `f` and `q`, which `output` has made of what the networks return, agree in shape."""
+    kinds = [type(returned).__name__ for returned in (of_teacher, of_student)]
     if q.shape != f.shape:
-        raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree")
+        both = (
+            f": they return a {kinds[0]} and a {kinds[1]}, and `output` has to take both" if len({*kinds}) == 2 else ""
+        )
+        raise ValueError(f"the teacher returns {list(f.shape)} and the student {list(q.shape)}; they must agree{both}")
 
 
 def require_classes(q: Tensor) -> None:

@@ -105,8 +105,9 @@ def require_stochastic_layers(model: nn.Module) -> dict[str, nn.Module]:
         drops = [m for m in model.modules() if not functional.code_of(m).isdisjoint(functional.DROPOUTS)]
         if always_on := {type(module).__name__ for module in drops}:
             raise ValueError(
-                f"{', '.join(sorted(always_on))} drops without asking for self.training, hence in eval mode, too, so that there "
-                "is no deterministic network beside the ensemble: write F.dropout(x, p, self.training), or use nn.Dropout."
+                f"{', '.join(sorted(always_on))} drops without asking for its own self.training: either in eval mode, too, so that "
+                "there is no deterministic network beside the ensemble, or as it is told from outside, which cannot be known "
+                "here. Write F.dropout(x, p, self.training) in it, or use nn.Dropout."
             )
         raise ValueError(
             f"{type(model).__name__} has no dropout in it, so there is no ensemble to average. Looked for nn.Dropout "

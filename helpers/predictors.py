@@ -13,14 +13,16 @@ is a network that returns no tensor, unless `output` takes one out of what it re
 each example are a ValueError.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from helpers import gates, moments, prefix, thinned
 from helpers.draws import require_draws
@@ -31,6 +33,10 @@ from helpers.seeding import seeded
 
 Output = Callable[[Tensor], Tensor]
 
+EXAMPLES_APART = (
+    "Examples are taken from the first dimension: recurrent layers and transformers need batch_first=True, and a graph is one "
+    "example, x[None]."
+)
 BATCH = 64
 MAX_GATES = 20
 FEW_CLASSES = 50
@@ -90,7 +96,8 @@ def monte_carlo(
 
     Each example gets masks of its own in each pass. The mean is accumulated: memory does not grow with `m`. What no gate
     reaches in the network runs once, not `m` times, and where the rest is small, several masks share a pass
-    (`helpers.halves`).
+    (`helpers.halves`). To find out, each call tries the network, and a copy of it, on two examples: many examples in one
+    call take far less time than one by one.
 
     Parameters
     ----------
@@ -202,7 +209,7 @@ def exact(
             total = total + torch.tensordot(weights.to(f.device), f_by_mask, 1)
         return (total if mean == "arithmetic" else total.softmax(-1)).to(f.dtype)
 
-    return in_batches(expectation, model, x, batch_size)
+    return in_batches(expectation, model, x, min(batch_size, BATCH))
 
 
 def fast_dropout(model: nn.Module, x: Tensor, *, batch_size: int = BATCH) -> Tensor:
@@ -343,6 +350,12 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
     """`predict` of each `batch_size` rows of `x` on the model's device; the results as one tensor, on x's."""
     require_finite(x)
     device, home = device_of(model), parts(x)[0].device
+    if size(x) > batch_size and mixes(model, x):
+        warnings.warn(
+            f"What {type(model).__name__} makes of an example depends on the others in its batch, and {batch_size} at a time are "
+            f"in one. {EXAMPLES_APART} Where it is meant to be so, pass all in one batch, with batch_size=len(x).",
+            stacklevel=2,
+        )
     with torch.no_grad():
         # Copies, since a network may work in place on what it is given.
         batches = (each(lambda part: part.to(device, copy=True), batch) for batch in split(x, batch_size))
@@ -352,6 +365,21 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
             require_examples_first(q, size(batch))
             found.append(q.to(home))
         return torch.cat(found)
+
+
+def mixes(model: nn.Module, x: Inputs) -> bool:
+    """Whether what `model` makes of an example without gates depends on the other in a batch of two."""
+    last, device = size(x) - 1, device_of(model)
+
+    def second_of(*rows: int) -> list[Tensor]:
+        pair = each(lambda part: part[list(rows)].to(device), x)
+        with torch.no_grad(), gates.deterministic(model), gates.uncompiled(), seeded(0, device):
+            found = tree_leaves(call(model, pair))
+        return [part[1] for part in found if isinstance(part, Tensor) and part.ndim and len(part) == 2]
+
+    with suppress(Exception):  # the passes that are wanted will say what is wrong, if they fail too
+        return not same(second_of(0, last), second_of(last, last))
+    return False
 
 
 def first_batch(model: nn.Module, x: Inputs, batch_size: int) -> Inputs:
@@ -382,9 +410,10 @@ def require_logits(z: Any, output: Output) -> None:
             "output=lambda found: predictors.softmax(found['logits'])."
         )
     if z.ndim < 2 or z.shape[-1] == 1:
+        alone = " If `x` is one example, give it the first dimension of a batch: x[None]." if z.ndim < 2 else ""
         raise ValueError(
             "the network returns one number per example, of which the softmax is always 1: pass output=torch.sigmoid and "
-            "a loss for that (output=lambda p: p if it ends in a sigmoid), or output=lambda z: z for a regression."
+            f"a loss for that (output=lambda p: p if it ends in a sigmoid), or output=lambda z: z for a regression.{alone}"
         )
     if z.ndim > 3:
         raise ValueError(
@@ -419,9 +448,17 @@ def predictions(output: Output, z: Any) -> Tensor:
 
 @contextmanager
 def explained(model: nn.Module, x: Inputs) -> Iterator[None]:
-    """Says so where inputs of one type of number failed in a network of another."""
+    """Says so where inputs of one type of number failed in a network of another, or a network wants more inputs."""
     try:
         yield
+    except TypeError as error:
+        if "missing" in str(error) and "positional argument" in str(error):
+            error.add_note(
+                "A network of several inputs gets them as a tuple or a dictionary of tensors; from a DataLoader or Dataset as "
+                "((a, b),) or {'name': a, 'other': b}, since of (a, b) the second, if it has one number per example, is taken "
+                "for labels."
+            )
+        raise
     except RuntimeError as error:
         known = {parameter.dtype for parameter in model.parameters()}
         found = {part.dtype for part in parts(x)} - known

@@ -446,6 +446,92 @@ class TimeFirst(nn.Module):
         return self.head(self.lstm(x)[0][-1])
 
 
+class TimeFirstTagger(TimeFirst):
+    def forward(self, x):
+        return self.head(self.lstm(x)[0])
+
+
+def batch_norm_without_statistics():
+    return nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Dropout(0.5), nn.Linear(8, K)
+    )
+
+
+MIXES = pytest.mark.parametrize(
+    ("make", "shape"),
+    [(TimeFirstTagger, (5, 4)), (batch_norm_without_statistics, (4,))],
+    ids=["time first", "BatchNorm"],
+)
+
+
+@MIXES
+@pytest.mark.parametrize(
+    "do",
+    [
+        predictors.standard,
+        predictors.monte_carlo,
+        predictors.geometric,
+        partial(distill, epochs=1, lr=1e-6, progress=False),
+    ],
+    ids=["standard", "monte_carlo", "geometric", "distill"],
+)
+def test_a_network_whose_examples_depend_on_each_other_is_warned_of(make, shape, do):
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="depends on the others in its batch.*batch_first=True"):
+        do(make().eval(), torch.randn(70, *shape))
+
+
+@MIXES
+@pytest.mark.parametrize("predict", [predictors.standard, predictors.monte_carlo])
+def test_in_one_batch_examples_may_depend_on_each_other(make, shape, predict, recwarn):
+    torch.manual_seed(0)
+    predict(make().eval(), torch.randn(70, *shape), batch_size=70)
+    assert not list(recwarn)
+
+
+@pytest.mark.filterwarnings("error:What .* makes of an example")
+def test_no_other_network_is_warned_of(case):
+    _, model, x, _, _ = case
+    assert not predictors.mixes(model, x)
+    predictors.standard(model, x, batch_size=2)
+    predictors.monte_carlo(model, x, 2, batch_size=2)
+    distill(model, x, epochs=1, batch_size=4, progress=False)
+
+
+class WithLengths(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, K), nn.Dropout(0.5))
+
+    def forward(self, x, lengths):
+        return self.layers(x) / lengths[:, None]
+
+
+def test_a_second_input_that_was_taken_for_labels_is_told():
+    pairs = torch.utils.data.TensorDataset(X, torch.ones(len(X)))
+    with pytest.raises(TypeError) as found:
+        distill(WithLengths(), pairs, progress=False)
+    assert "is taken for labels" in found.value.__notes__[0]
+
+
+class Auxiliary(Functional):
+    """Two outputs while it drops, as some networks have in training mode."""
+
+    def forward(self, x):
+        z = super().forward(x)
+        return (z, z) if self.training else z
+
+
+def test_outputs_of_two_kinds_are_told_where_one_is_expected():
+    with pytest.raises(ValueError, match="they return a tuple and a Tensor, and `output` has to take both"):
+        distill(Auxiliary(), images(1, 8, 8), output=lambda z: z[0].softmax(-1), progress=False)
+
+
+def test_one_example_without_a_batch_is_told():
+    with pytest.raises(ValueError, match=r"If `x` is one example.*x\[None\]"):
+        predictors.monte_carlo(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, K)), X[0], 2)
+
+
 class Squeezes(nn.Module):
     def __init__(self):
         super().__init__()
@@ -499,7 +585,9 @@ def test_predictions_that_are_not_one_for_each_example_are_refused(do, model, x,
     "do", [predictors.monte_carlo, partial(distill, progress=False)], ids=["monte_carlo", "distill"]
 )
 def test_dropout_that_is_always_on_is_told_from_none(do):
-    with pytest.raises(ValueError, match=r"AlwaysDrops drops without asking for self.training.*F.dropout\(x, p, self"):
+    with pytest.raises(
+        ValueError, match=r"AlwaysDrops drops without asking for its own self.training.*F.dropout\(x, p, self"
+    ):
         do(nn.Sequential(AlwaysDrops()), X)
 
 

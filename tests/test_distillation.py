@@ -89,7 +89,12 @@ def test_distillation_is_algorithm_2(loss, gradient, samples):
         nn.Linear(D, K).double(),
     )
     start, seen, drawn = copy.deepcopy(student), [], []
-    teacher[0].register_forward_hook(lambda layer, x, gated: drawn.append((x[0].clone(), gated.clone())))
+
+    def note(layer, x, gated):
+        if layer.training:
+            drawn.append((x[0].clone(), gated.clone()))
+
+    teacher[0].register_forward_hook(note)
     student.register_forward_pre_hook(lambda layer, x: seen.append(x[0].clone()))
     perturb = Perturb()
     settings = {"epochs": 3, "lr": {0: 0.5, 2: 0.1}, "batch_size": 8, "momentum": 0.8, "weight_decay": 0.03}
@@ -126,7 +131,7 @@ def test_every_step_and_every_sample_draws_gates_afresh_for_each_example():
     """False alarms: a rate beyond 5 σ, 6e-7; two of 240 masks of 200 gates coincide, 1e-50."""
     teacher = nn.Sequential(nn.Dropout(0.4), nn.Linear(200, K))
     masks = []
-    teacher[0].register_forward_hook(lambda layer, x, gated: masks.append(gated != 0))
+    teacher[0].register_forward_hook(lambda layer, x, gated: masks.append(gated != 0) if layer.training else None)
     distill(teacher, torch.ones(40, 200), student=nn.Linear(200, K), samples=2, epochs=3, batch_size=16, progress=False)
     masks = torch.cat(masks)
     assert masks.shape == (240, 200)

@@ -17,8 +17,8 @@ BITS = "this is in bits; use the natural logarithm."
 
 
 def network_with_statistics(x: Tensor) -> tuple[nn.Sequential, dict[str, float]]:
-    """A random network with six gates, and with BatchNorm, whose statistics training mode would change, and its
-    `candidates`. It is so crooked that on the inputs `x` [N, 4] they are plain to tell apart, and plainly not in bits and the like."""
+    """A random network with six gates, and with BatchNorm, whose statistics training mode would change, and {"right": its
+    gap on the inputs `x` [N, 4], a slip: what comes of it}. It is so crooked that its `candidates` are plain to tell apart."""
     while True:
         model = nn.Sequential(
             *(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5)),
