@@ -114,6 +114,10 @@ def distill(
         compute with, or if a network returns no tensor while `output` is the softmax.
     FloatingPointError : if the loss diverges.
 
+    Warns
+    -----
+    UserWarning : if what the teacher makes of an example depends on the others in its batch, as where time comes first.
+
     Examples
     --------
     >>> student = distill(model, images)

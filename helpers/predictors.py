@@ -10,7 +10,7 @@ averaged; it is the softmax unless the network already returns probabilities, or
 processor's cache. A network of several inputs gets them as a tuple of tensors, for ``model(a, b)``, or as a dictionary,
 for ``model(name=a, other=b)``. Inputs of another type of number than the network computes with are a TypeError, and so
 is a network that returns no tensor, unless `output` takes one out of what it returns. Predictions that are not one for
-each example are a ValueError.
+each example are a ValueError. A UserWarning tells where they depend on how the examples are split into batches.
 """
 
 import warnings
@@ -354,7 +354,7 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
         warnings.warn(
             f"What {type(model).__name__} makes of an example depends on the others in its batch, and {batch_size} at a time are "
             f"in one. {EXAMPLES_APART} Where it is meant to be so, pass all in one batch, with batch_size=len(x).",
-            stacklevel=2,
+            stacklevel=3,
         )
     with torch.no_grad():
         # Copies, since a network may work in place on what it is given.
