@@ -10,7 +10,8 @@ averaged; it is the softmax unless the network already returns probabilities, or
 processor's cache. A network of several inputs gets them as a tuple of tensors, for ``model(a, b)``, or as a dictionary,
 for ``model(name=a, other=b)``. Inputs of another type of number than the network computes with are a TypeError, and so
 is a network that returns no tensor, unless `output` takes one out of what it returns. Predictions that are not one for
-each example are a ValueError. A UserWarning tells where they depend on how the examples are split into batches.
+each example are a ValueError. Where those of Monte Carlo depend on how the examples are split into batches, a UserWarning
+tells.
 """
 
 import warnings
@@ -265,6 +266,12 @@ def over_masks(
     first = first_batch(model, x, batch_size)
     with gates.sampling(model), seeded(seed, device_of(model)), explained(model, x):
         require_draws(model, first, partial(predictions, output))
+        if size(x) > batch_size and mixes(model, x):
+            warnings.warn(
+                f"What {type(model).__name__} makes of an example depends on the others in its batch, and {batch_size} at a time "
+                f"are in one. {EXAMPLES_APART} Where it is meant to be so, pass all in one batch, with batch_size=len(x).",
+                stacklevel=3,
+            )
         halves = prefix.halved(model, first)
 
         def mean(batch: Inputs) -> Tensor:
@@ -350,12 +357,6 @@ def in_batches(predict: Callable[[Inputs], Tensor], model: nn.Module, x: Inputs,
     """`predict` of each `batch_size` rows of `x` on the model's device; the results as one tensor, on x's."""
     require_finite(x)
     device, home = device_of(model), parts(x)[0].device
-    if size(x) > batch_size and mixes(model, x):
-        warnings.warn(
-            f"What {type(model).__name__} makes of an example depends on the others in its batch, and {batch_size} at a time are "
-            f"in one. {EXAMPLES_APART} Where it is meant to be so, pass all in one batch, with batch_size=len(x).",
-            stacklevel=3,
-        )
     with torch.no_grad():
         # Copies, since a network may work in place on what it is given.
         batches = (each(lambda part: part.to(device, copy=True), batch) for batch in split(x, batch_size))
