@@ -68,7 +68,8 @@ def distill(
     Parameters
     ----------
     teacher : any network with dropout in it, returning logits [N, K], or [N, T, K] for T predictions of each example:
-        examples are always first (``batch_first=True``), classes last. All its dropout draws; where a part was trained in eval mode, `gates.remove` its rates.
+        examples are always first (``batch_first=True``), classes last. All its dropout draws; where a part was trained in
+        eval mode, `gates.remove` its rates.
     inputs : the set S of unlabelled examples: a tensor [N, ...], a Dataset or a DataLoader. Labels that it yields beside
         them are ignored; a network of several inputs gets them from a dictionary or a tuple (`batches.inputs_of`).
     student : network to train, in place; it must return [N, K], hold no active dropout (`gates.remove`) and share nothing
