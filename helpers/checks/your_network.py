@@ -28,21 +28,17 @@ def network_with_statistics(x: Tensor) -> tuple[nn.Sequential, dict[str, float]]
             model[1].running_mean.normal_()
             for layer in (model[0], model[4], model[6]):
                 layer.weight.mul_(4)
-        right, *others = (of := candidates(model, x)).values()
+        of, of_right = candidates(model, x)
+        right, *others = of.values()
         apart = all(abs(a - b) > 0.1 * max(a, b) for a, b in combinations(others, 2))
-        entropy = Categorical(every_prediction(model, x).mean(0)).entropy().mean().item()
-        of |= {
-            BITS: right / math.log(2),
-            "this is the mean over inputs and classes: sum over the classes first.": right / 3,
-            "this is the cross-entropy; KL has the entropy of the ideal taken off.": right + entropy,
-        }
-        apart = apart and all(abs(of[slip] - right) > 0.25 * right for slip in of if slip != "right")
+        apart = apart and all(abs(other - right) > 0.25 * right for other in (*others, *of_right.values()))
         if right > 0.3 and apart and predictors.standard(model, x).min() > 1e-30:  # of which the ratio to it is finite
-            return model, of
+            return model, of | of_right
 
 
-def candidates(model: nn.Module, x: Tensor) -> dict[str, float]:
-    """{"right": KL(ideal ‖ standard), what went wrong: what comes of it}: means over `x`, in nats."""
+def candidates(model: nn.Module, x: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+    """{"right": KL(ideal ‖ standard), what went wrong: what comes of it}: means over `x`, in nats; and the same of slips that
+    begin with the right two predictions."""
     training = with_statistics_of(x, model)
     members, standard = every_prediction(model, x), predictors.standard(model, x)
     ideal, ideal_in_training = members.mean(0), every_prediction(training, x).mean(0)
@@ -59,7 +55,13 @@ def candidates(model: nn.Module, x: Tensor) -> dict[str, float]:
         f"{with_batch} In both predictions.": (ideal_in_training, predictors.standard(training, x)),
         of_each: (members, standard),
     }
-    return {name: bregman.kl(p, q).mean().item() for name, (p, q) in pairs.items()}
+    of = {name: bregman.kl(p, q).mean().item() for name, (p, q) in pairs.items()}
+    right, entropy = of["right"], Categorical(ideal).entropy().mean().item()
+    return of, {
+        BITS: right / math.log(2),
+        "this is the mean over inputs and classes: sum over the classes first.": right / ideal.shape[-1],
+        "this is the cross-entropy; KL has the entropy of the ideal taken off.": right + entropy,
+    }
 
 
 def with_statistics_of(x: Tensor, model: nn.Sequential) -> nn.Sequential:

@@ -52,16 +52,17 @@ def number(path: Path, name: str | None) -> int:
 
 @dataclass
 class Choice:
-    """What is graded of one student, {name: notebook}, and why what else was found is not.
+    """What is graded of a `student`, {name: notebook}, and why what else was found is not.
 
     `left_out` has {name of a notebook of the suite: reasons}, and under ``None`` those that belong to no notebook.
     """
 
+    student: str
     notebooks: dict[str, Path] = field(default_factory=dict)
     left_out: dict[str | None, list[str]] = field(default_factory=dict)
 
-    def leave_out(self, student: str, name: str | None, why: str) -> None:
-        say(f"{student}: {why}")
+    def leave_out(self, name: str | None, why: str) -> None:
+        say(f"{self.student}: {why}")
         self.left_out.setdefault(name, []).append(readable(why))
 
     def missing(self, name: str) -> str:
@@ -75,20 +76,19 @@ def choose(one: Path, known: Iterable[str]) -> Choice:
     Of several notebooks of one name it is the one in the fewest folders. One whose name has been added to counts where
     there is no other; of those it is the one with the highest number, "00_tour (2)" before "00_tour (1)".
     """
-    choice = Choice()
+    choice = Choice(one.name)
     # In Colab the set-up cell fetches the suite, with its solutions, to beside the notebook. The student edition may
     # have been unpacked under the same name, but it has no .py halves.
     clones = [path for path in sorted(one.rglob("dropout-distillation")) if any(path.glob("notebooks/[0-9]*.py"))]
     for clone in clones:
-        choice.leave_out(
-            one.name, None, f"{clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded"
-        )
+        why = f"{clone.relative_to(one)} is a copy of the suite with its solutions, and is not graded"
+        choice.leave_out(None, why)
     files = [path for path in one.rglob("[!.]*") if path.is_file()]
     files = [path for path in files if not any(path.is_relative_to(clone) for clone in clones)]
     paths = [path for path in files if path.suffix == ".ipynb"]
     if files and not paths:
         found = ", ".join(sorted(path.name for path in one.iterdir()))
-        choice.leave_out(one.name, None, f"no notebook is in the folder, only {found}")
+        choice.leave_out(None, f"no notebook is in the folder, only {found}")
 
     def order(path: Path) -> tuple:
         return path.stem not in known, len(path.parts), -number(path, named(path, known)), path
@@ -96,13 +96,12 @@ def choose(one: Path, known: Iterable[str]) -> Choice:
     for path in sorted(paths, key=order):
         name, where = named(path, known), path.relative_to(one)
         if name is None:
-            choice.leave_out(one.name, None, f"{where} has the name of no notebook of the suite, and is not graded")
+            choice.leave_out(None, f"{where} has the name of no notebook of the suite, and is not graded")
         elif has_solutions(path):
-            why = f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded"
-            choice.leave_out(one.name, name, why)
+            choice.leave_out(name, f"{where} has the solutions in it (### BEGIN SOLUTION), and is not graded")
         elif name in choice.notebooks:
             why = f"{where} is not graded: there is {choice.notebooks[name].relative_to(one)} too, and that is"
-            choice.leave_out(one.name, name, why)
+            choice.leave_out(name, why)
         else:
             choice.notebooks[name] = path
             if path.stem != name:
